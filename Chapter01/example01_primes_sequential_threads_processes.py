@@ -1,0 +1,188 @@
+"""The primes of a range, found one after the other, by threads, and by processes.
+
+Testing a number is nothing but computation: the work is CPU-bound. Threads have to
+take turns at it, because only the one that holds the global interpreter lock (GIL)
+runs Python code; on a free-threaded build, `GIL off`, they run side by side.
+Processes have an interpreter each, so they gain on every build.
+
+The numbers are handed out in chunks. One task per number would drown the work in its
+own bookkeeping, one chunk per worker would let the lucky workers wait for the unlucky
+one. A few dozen chunks avoid both.
+
+How good is the result? Cores share caches, memory, power, and other programs, so two
+of them are rarely worth twice one. The yardstick is what the same workers achieve, in
+the same run, when each does a whole job by itself and nobody waits for anybody.
+
+(Who needs primes rather than an example takes `sympy.primerange`.)
+
+Book: Chapter 1, example1.
+Try:  --workers 1
+Try:  --numbers 40000
+
+Output:
+    Python <version>, GIL <gil>, <cores> cores, <cores> workers
+    174 primes among 4,000 numbers from 10,000,000,000
+
+    sequential    0.4 s   1.00x
+    threads       0.4 s   1.00x
+    processes     0.2 s   2.00x
+    independent           2.00x   (each worker does a whole job by itself)
+    processes reach 95 % of what this machine allows
+"""
+
+import argparse
+import math
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, pairwise
+from multiprocessing.synchronize import Barrier
+from typing import TypeVar
+
+FIRST = 10**10
+CHUNKS = 24
+START_LIMIT = 30.0  # seconds until all workers of a pool must run
+
+T = TypeVar("T")
+
+
+def is_prime(n: int) -> bool:
+    """Tell whether `n` is a prime number, by trial division up to its square root.
+
+    Beyond 3 every prime is one less or one more than a multiple of 6.
+    """
+    if n < 4:
+        return n > 1
+    if n % 2 == 0 or n % 3 == 0:
+        return False
+    return all(n % d and n % (d + 2) for d in range(5, math.isqrt(n) + 1, 6))
+
+
+def primes_in(numbers: range) -> list[int]:
+    """Return the primes among `numbers`, in their order."""
+    return [n for n in numbers if is_prime(n)]
+
+
+def split(numbers: range, n_chunks: int) -> list[range]:
+    """Cut `numbers` into at most `n_chunks` chunks, equal but for one number.
+
+    No chunk is empty; of no numbers there are no chunks.
+
+    Raises:
+        ValueError: `n_chunks` is less than 1.
+    """
+    if n_chunks < 1:
+        raise ValueError(f"need at least 1 chunk, not {n_chunks}")
+    n_chunks = min(n_chunks, len(numbers))
+    cuts = [len(numbers) * i // n_chunks for i in range(n_chunks)]
+    return [numbers[a:b] for a, b in pairwise([*cuts, len(numbers)])]
+
+
+def primes_with(executor: Executor, numbers: range, n_chunks: int) -> list[int]:
+    """Return the primes among `numbers`, in their order, found by `executor`."""
+    return list(chain.from_iterable(executor.map(primes_in, split(numbers, n_chunks))))
+
+
+@contextmanager
+def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of `n_workers` processes that have all started and leave Ctrl-C to us."""
+    all_started = multiprocessing.Barrier(n_workers)
+    with ProcessPoolExecutor(n_workers, None, _start_worker, (all_started,)) as pool:
+        list(pool.map(abs, range(n_workers)))  # a task for each, so that each starts
+        yield pool
+
+
+def _start_worker(all_started: Barrier) -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches us too; the parent acts
+    all_started.wait(START_LIMIT)
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use (`taskset` may allow fewer)."""
+    if hasattr(os, "process_cpu_count"):  # from 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gil_state() -> str:
+    """Return "on" or "off". Before 3.13 there was no interpreter without a GIL."""
+    return "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
+
+
+def side_by_side(
+    jobs: Mapping[str, Callable[[], T]], rounds: int = 4
+) -> tuple[dict[str, float], dict[str, T]]:
+    """Run `jobs` in turns; return the seconds of each one's fastest run, and results.
+
+    In turns, so that a busy moment of the machine hits all alike, and the fastest run,
+    because other programs can only make a run slower.
+    """
+    seconds = dict.fromkeys(jobs, math.inf)
+    results = {}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            began = time.perf_counter()
+            results[name] = job()
+            seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return seconds, results
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--numbers", type=positive, default=1600)
+    parser.add_argument("--workers", type=positive, default=usable_cores())
+    options = parser.parse_args()
+    numbers, workers = range(FIRST, FIRST + options.numbers), options.workers
+
+    with process_pool(workers) as processes, ThreadPoolExecutor(workers) as threads:
+        seconds, found = side_by_side(
+            {
+                "sequential": lambda: [primes_in(numbers)],
+                "threads": lambda: [primes_with(threads, numbers, CHUNKS)],
+                "processes": lambda: [primes_with(processes, numbers, CHUNKS)],
+                # The yardstick: a whole job for every worker. There is nothing to share
+                # out, nothing to put together, and nobody waits for anybody.
+                "yardstick": lambda: list(
+                    processes.map(primes_in, [numbers] * workers)
+                ),
+            }
+        )
+    primes = primes_in(numbers)
+    if any(answer != primes for answers in found.values() for answer in answers):
+        raise SystemExit("the answers differ")
+
+    print(
+        f"Python {platform.python_version()}, GIL {gil_state()}, "
+        f"{usable_cores()} cores, {workers} workers"
+    )
+    print(f"{len(primes)} primes among {len(numbers):,} numbers from {FIRST:,}")
+    print()
+    one = seconds["sequential"]
+    for name in ("sequential", "threads", "processes"):
+        print(f"{name:16} {seconds[name]:6.2f} s {one / seconds[name]:6.2f}x")
+    a_job = seconds["yardstick"] / workers
+    print(f"independent jobs {a_job:6.2f} s {one / a_job:6.2f}x  for each of {workers}")
+    print()
+    reached = 100 * a_job / seconds["processes"]
+    print(f"the processes reach {reached:.0f} % of what this machine allows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""A chain of steps, each made from the one before, gains nothing from more workers.
+
+f(f(f(x))): the input of every step is the output of the step before. Here f is
+SHA-256; ledgers and password hashes are such chains, built so that nobody can take a
+short cut.
+
+Who forgets the dependency gets a wrong answer. Eight threads that read a shared
+value, apply f and write the result back have made one step, not eight, if all of them
+read before one has written; a barrier between read and write brings that about in
+every run. Who respects it gets the right answer, but as each thread waits for its
+predecessor, there is never more than one at work, and handing over costs more than
+the work.
+
+What concurrency can do is to work on several chains at once. That makes more steps in
+a second; no single chain ends any sooner.
+
+Book: Chapter 1, example2.
+Try:  --threads 2
+Try:  --steps 1000000
+
+Output:
+    f applied once        pending
+
+"""
+
+import argparse
+import hashlib
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
+from typing import TypeVar
+
+START_LIMIT = 30.0  # seconds until all workers of a pool must run
+FEW_STEPS = 1000  # enough to measure what handing over costs
+
+T = TypeVar("T")
+
+
+def step(value: bytes) -> bytes:
+    """Return f(value): its SHA-256 digest."""
+    return hashlib.sha256(value).digest()
+
+
+def chain(seed: bytes, steps: int) -> bytes:
+    """Return f(f(… f(seed))), with `steps` applications of f.
+
+    Raises:
+        ValueError: `steps` is negative.
+    """
+    if steps < 0:
+        raise ValueError(f"the number of steps cannot be negative: {steps}")
+    value = seed
+    for _ in range(steps):
+        value = step(value)
+    return value
+
+
+class SharedValue:
+    """A value that threads replace by its successor: read, compute, write.
+
+    Args:
+        value: the first value.
+        between: called after the read and before the write, so that a caller can decide
+            which other threads run meanwhile.
+    """
+
+    def __init__(
+        self, value: bytes, between: Callable[[], object] = lambda: None
+    ) -> None:
+        self.value = value  # guarded by nothing: that is the defect
+        self._between = between
+
+    def advance(self) -> None:
+        """Make one step, if nobody else does at the same time."""
+        seen = self.value
+        self._between()
+        self.value = step(seen)
+
+
+def run_threads(target: Callable[[], object], n_threads: int) -> None:
+    """Call `target` in each of `n_threads` threads and wait for them all."""
+    threads = [threading.Thread(target=target) for _ in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+class Gauge:
+    """Counts how many threads are inside `with gauge:`, and remembers the most."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards both counts
+        self._inside = 0
+        self.most = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+
+
+def chain_with_threads(seed: bytes, steps: int, n_threads: int, gauge: Gauge) -> bytes:
+    """Return `chain(seed, steps)`, each step a task of its own for `n_threads` threads.
+
+    A task waits for the future of its predecessor. That cannot deadlock, however few
+    threads there are: tasks start in the order of submission, so the one that all others
+    wait for is never stuck behind them.
+    """
+
+    def successor_of(before: Future[bytes]) -> bytes:
+        value = before.result()
+        with gauge:
+            return step(value)
+
+    last: Future[bytes] = Future()
+    last.set_result(seed)
+    with ThreadPoolExecutor(n_threads) as pool:
+        for _ in range(steps):
+            last = pool.submit(successor_of, last)
+        return last.result()
+
+
+@contextmanager
+def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of `n_workers` processes that have all started and leave Ctrl-C to us."""
+    all_started = multiprocessing.Barrier(n_workers)
+    with ProcessPoolExecutor(n_workers, None, _start_worker, (all_started,)) as pool:
+        list(pool.map(abs, range(n_workers)))  # a task for each, so that each starts
+        yield pool
+
+
+def _start_worker(all_started: Barrier) -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches us too; the parent acts
+    all_started.wait(START_LIMIT)
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use (`taskset` may allow fewer)."""
+    if hasattr(os, "process_cpu_count"):  # from 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def side_by_side(
+    jobs: Mapping[str, Callable[[], T]], rounds: int = 4
+) -> tuple[dict[str, float], dict[str, T]]:
+    """Run `jobs` in turns; return the seconds of each one's fastest run, and results.
+
+    In turns, so that a busy moment of the machine hits all alike, and the fastest run,
+    because other programs can only make a run slower.
+    """
+    seconds = dict.fromkeys(jobs, math.inf)
+    results = {}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            began = time.perf_counter()
+            results[name] = job()
+            seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return seconds, results
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--threads", type=positive, default=8)
+    parser.add_argument("--steps", type=positive, default=200_000)
+    options = parser.parse_args()
+    n, steps, seed = options.threads, options.steps, b"mastering concurrency"
+
+    cores = usable_cores()
+
+    all_have_read = threading.Barrier(n)
+    shared = SharedValue(seed, between=all_have_read.wait)
+    gauge = Gauge()
+    # The pool comes first: a process that has threads should not fork.
+    with process_pool(cores) as pool:
+        run_threads(shared.advance, n)
+        seconds, ends = side_by_side(
+            {
+                "one chain": lambda: [chain(seed, steps)],
+                "some chains": lambda: list(
+                    pool.map(chain, [seed] * cores, [steps] * cores)
+                ),
+                "few steps": lambda: [chain(seed, FEW_STEPS)],
+                "in turn": lambda: [chain_with_threads(seed, FEW_STEPS, n, gauge)],
+            }
+        )
+    made = next(k for k in range(n + 1) if chain(seed, k) == shared.value)
+
+    print(f"in a loop           {n} steps of {n}  {chain(seed, n).hex()[:16]}")
+    print(
+        f"{n} threads at once   {made} steps of {n}  {shared.value.hex()[:16]}  wrong"
+    )
+    print(f"{n} threads in turn   right, and {gauge.most} at work at a time")
+    print()
+    alone = 1e6 * seconds["one chain"] / steps
+    handed_over = 1e6 * seconds["in turn"] / FEW_STEPS
+    print(f"a step in a loop    {alone:5.1f} µs")
+    print(f"a step in turn      {handed_over:5.1f} µs")
+    print()
+    one, some = seconds["one chain"], seconds["some chains"]
+    print(f"1 chain of {steps:,} steps   {one:5.2f} s")
+    print(f"{cores} chains side by side    {some:5.2f} s")
+    print(
+        f"steps in a second: {cores * one / some:.2f}x as many, chains: none is sooner"
+    )
+    if made != 1:
+        raise SystemExit("the race did not show: all threads should have made one step")
+    if ends["in turn"] != ends["few steps"] or gauge.most != 1:
+        raise SystemExit("the steps were not made in their order")
+    if ends["some chains"] != ends["one chain"] * cores:
+        raise SystemExit("the chains differ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+# /// script
+# dependencies = ["matplotlib>=3.8.0"]
+# ///
+"""A job with a serial part is measured on 1 … all cores and set beside Amdahl's law.
+
+The job: find the primes of a range, then seal them like entries of a ledger, where
+every seal depends on the one before it. The search can be shared out among worker
+processes, the sealing cannot (Chapter 1, example2). Timing both parts without any
+concurrency gives the parallel fraction p, and with it Amdahl's prediction for n
+workers:
+
+    speedup(n) = 1 / (1 - p + p / n)
+
+The prediction knows nothing of what it costs to hand out work and to collect results,
+or that cores share a memory; so it is a bound. What the machine adds to it, you
+measure.
+
+Book: Chapter 2, example1.
+Try:  --workers 8
+Try:  --seal 0
+Try:  --plot speedup.png
+
+Output:
+    pending
+"""
+
+import argparse
+import hashlib
+import math
+import multiprocessing
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+FIRST = 10**10
+CHUNKS = 24
+ROUNDS = 4  # of which the fastest counts: other programs can only make a run slower
+START_LIMIT = 30.0  # seconds until all workers of a pool must run
+
+
+def is_prime(n: int) -> bool:
+    """Tell whether `n` is a prime number, by trial division up to its square root.
+
+    Beyond 3 every prime is one less or one more than a multiple of 6.
+    """
+    if n < 4:
+        return n > 1
+    if n % 2 == 0 or n % 3 == 0:
+        return False
+    return all(n % d and n % (d + 2) for d in range(5, math.isqrt(n) + 1, 6))
+
+
+def primes_in(numbers: range) -> list[int]:
+    """Return the primes among `numbers`, in their order."""
+    return [n for n in numbers if is_prime(n)]
+
+
+def seal(entries: Sequence[int], strength: int) -> bytes:
+    """Return the last of a chain of seals, one for each entry.
+
+    A seal is the SHA-256 digest of the seal before it and the entry, hashed `strength`
+    times more, so that nobody can quickly seal a forged ledger anew.
+    """
+    last = b""
+    for entry in entries:
+        last = hashlib.sha256(last + str(entry).encode()).digest()
+        for _ in range(strength):
+            last = hashlib.sha256(last).digest()
+    return last
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one run of the job took, in seconds, and its answer."""
+
+    searching: float
+    sealing: float
+    answer: bytes
+
+    @property
+    def total(self) -> float:
+        return self.searching + self.sealing
+
+
+def run_job(numbers: range, strength: int, executor: Executor | None = None) -> Timing:
+    """Seal the primes among `numbers`, which `executor`, if there is one, searches."""
+    began = time.perf_counter()
+    if executor is None:
+        primes = primes_in(numbers)
+    else:
+        cuts = [len(numbers) * i // CHUNKS for i in range(CHUNKS + 1)]
+        chunks = [numbers[a:b] for a, b in pairwise(cuts)]
+        primes = list(chain.from_iterable(executor.map(primes_in, chunks)))
+    searched = time.perf_counter()
+    answer = seal(primes, strength)
+    return Timing(searched - began, time.perf_counter() - searched, answer)
+
+
+def fastest(numbers: range, strength: int, executor: Executor | None = None) -> Timing:
+    """Run the job ROUNDS times and return the fastest run's timing.
+
+    Raises:
+        ValueError: the answers differ.
+    """
+    timings = [run_job(numbers, strength, executor) for _ in range(ROUNDS)]
+    if len({timing.answer for timing in timings}) > 1:
+        raise ValueError("two runs of the same job gave two answers")
+    return min(timings, key=lambda timing: timing.total)
+
+
+def amdahl(parallel_fraction: float, n: float) -> float:
+    """Return the speed-up that Amdahl's law (1967) promises with `n` workers.
+
+    Raises:
+        ValueError: the fraction is outside 0 … 1, or `n` is less than 1.
+    """
+    if not 0 <= parallel_fraction <= 1:
+        raise ValueError(f"the parallel fraction must be in 0…1: {parallel_fraction}")
+    if not n >= 1:
+        raise ValueError(f"the number of workers must be at least 1: {n}")
+    time_left = 1 - parallel_fraction * (1 - 1 / n)
+    return 1 / time_left if time_left else math.inf
+
+
+def worker_counts(most: int) -> list[int]:
+    """Return the numbers of workers to measure: all up to 8, then every doubling."""
+    counts = [n for n in range(1, most + 1) if n <= 8 or n & (n - 1) == 0]
+    return counts if most in counts else [*counts, most]
+
+
+def plot(measured: dict[int, float], fraction: float, machine: str, file: Path) -> None:
+    """Draw the measured speed-ups by number of workers on Amdahl's curve."""
+    from matplotlib.figure import Figure
+
+    most = max(*measured, 4)
+    counts = [1 + i * (most - 1) / 100 for i in range(101)]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(counts, counts, "--", color="#9aa5b1", label="no serial part")
+    axes.plot(
+        counts,
+        [amdahl(fraction, n) for n in counts],
+        color="#1b4f8a",
+        linewidth=2.5,
+        label=f"Amdahl's law, p = {fraction:.2f}",
+    )
+    axes.plot(
+        list(measured),
+        list(measured.values()),
+        "o",
+        color="#c1440e",
+        markersize=11,
+        label="measured",
+    )
+    best = max(measured, key=lambda n: measured[n])
+    axes.set_title(
+        f"{best} workers are {measured[best]:.2f} times as fast as one;\n"
+        f"Amdahl's law allows {amdahl(fraction, best):.2f} times",
+        fontsize=14,
+        fontweight="bold",
+    )
+    axes.set_xlabel(f"number of workers ({machine})", fontsize=12)
+    axes.set_ylabel("speed-up over one worker", fontsize=12)
+    axes.set_xticks(worker_counts(most))
+    axes.legend(fontsize=12)
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
+
+
+@contextmanager
+def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of `n_workers` processes that have all started and leave Ctrl-C to us."""
+    all_started = multiprocessing.Barrier(n_workers)
+    with ProcessPoolExecutor(n_workers, None, _start_worker, (all_started,)) as pool:
+        list(pool.map(abs, range(n_workers)))  # a task for each, so that each starts
+        yield pool
+
+
+def _start_worker(all_started: Barrier) -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches us too; the parent acts
+    all_started.wait(START_LIMIT)
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use (`taskset` may allow fewer)."""
+    if hasattr(os, "process_cpu_count"):  # from 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative: {number}")
+    return number
+
+
+def picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in {".png", ".svg", ".pdf"}:
+        raise argparse.ArgumentTypeError(f"must end in .png, .svg or .pdf: {text}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {path.parent}")
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--workers", type=positive, default=usable_cores())
+    parser.add_argument("--seal", type=natural, default=1000, help="hashes per seal")
+    parser.add_argument("--plot", type=picture, metavar="FILE")
+    options = parser.parse_args()
+    numbers, strength = range(FIRST, FIRST + 1600), options.seal
+
+    alone = fastest(numbers, strength)
+    fraction = alone.searching / alone.total
+    machine = f"Python {platform.python_version()}, {usable_cores()} cores"
+    print(machine)
+    print(f"search {alone.searching:.2f} s, seal {alone.sealing:.2f} s")
+    print(f"parallel fraction {100 * fraction:.1f} %")
+    print()
+    print("workers     time  measured  Amdahl's law")
+    measured = {}
+    for n in worker_counts(options.workers):
+        if n == 1:
+            timing = alone
+        else:
+            with process_pool(n) as pool:
+                timing = fastest(numbers, strength, pool)
+        if timing.answer != alone.answer:
+            raise SystemExit(f"{n} workers: another answer")
+        measured[n] = alone.total / timing.total
+        print(
+            f"{n:7}  {timing.total:5.2f} s  {measured[n]:7.2f}x"
+            f"  {amdahl(fraction, n):11.2f}x"
+        )
+    print(f"{'any':>7}                    {amdahl(fraction, math.inf):11.2f}x")
+    if options.plot:
+        plot(measured, fraction, machine, options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+# /// script
+# dependencies = ["matplotlib>=3.8.0"]
+# ///
+"""Amdahl's law: the serial part of a job bounds its speed-up, however many processors.
+
+Of a job that takes one second on one processor, the fraction p can be shared out; the
+rest, 1 - p, cannot. On n processors it takes 1 - p + p / n seconds, so
+
+    speedup(p, n) = 1 / (1 - p + p / n)  ->  1 / (1 - p)  for many processors.
+
+That is no statistics: where tasks of equal length are handed to n processors after a
+serial part, the law holds to the last digit. Below, a small scheduler that only knows
+how to give the next task to the first processor that is free confirms it.
+
+The law fixes the size of the job; example03 lets it grow. And it knows no overhead;
+for machines that get slower when they get larger, see example05.
+
+Gene M. Amdahl, "Validity of the single processor approach to achieving large scale
+computing capabilities", AFIPS Spring Joint Computer Conference, 1967.
+
+Try:  --plot amdahl.png
+
+Output:
+    pending
+"""
+
+import argparse
+import heapq
+import math
+from fractions import Fraction
+from pathlib import Path
+
+FRACTIONS = (0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+PROCESSORS = (1, 2, 4, 8, 16, 64, 1024)
+
+
+def speedup(parallel_fraction: float, n: float) -> float:
+    """Return how many times as fast `n` processors are as one, by Amdahl's law.
+
+    The formula is written so that its properties hold exactly in floating point too:
+    it is 1 for one processor, never falls as `n` grows, and never exceeds `limit`.
+
+    Args:
+        parallel_fraction: the part of the work, measured as time on one processor, that
+            can be shared out evenly; in 0 … 1.
+        n: number of processors, at least 1; `math.inf` is allowed.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if not 0 <= parallel_fraction <= 1:
+        raise ValueError(f"parallel fraction must be in 0 … 1: {parallel_fraction}")
+    if not n >= 1:
+        raise ValueError(f"number of processors must be at least 1: {n}")
+    time_left = 1 - parallel_fraction * (1 - 1 / n)
+    return 1 / time_left if time_left > 0 else math.inf
+
+
+def limit(parallel_fraction: float) -> float:
+    """Return the speed-up that no number of processors exceeds: 1 / (1 - p)."""
+    return speedup(parallel_fraction, math.inf)
+
+
+def processors_for(parallel_fraction: float, wanted: float) -> float:
+    """Return how many processors bring about the speed-up `wanted`.
+
+    The result need not be whole: round it up. It is `math.inf` where `wanted` is the
+    limit.
+
+    Raises:
+        ValueError: `wanted` is less than 1 or more than the limit, or the fraction is
+            outside 0 … 1.
+    """
+    if not 1 <= wanted <= limit(parallel_fraction):
+        raise ValueError(
+            f"speed-up must be in 1 … {limit(parallel_fraction):g}: {wanted}"
+        )
+    if wanted == 1:
+        return 1
+    time_saved = 1 - 1 / wanted
+    spare = parallel_fraction - time_saved
+    return parallel_fraction / spare if spare > 0 else math.inf
+
+
+def makespan(serial: int, tasks: int, n: int) -> int:
+    """Return when a job ends that `n` processors do by list scheduling.
+
+    Args:
+        serial: length of the part that comes first and cannot be shared out.
+        tasks: number of the tasks that follow, each of length 1.
+    """
+    free_at = [serial] * n
+    for _ in range(tasks):
+        heapq.heappush(free_at, heapq.heappop(free_at) + 1)
+    return max(free_at)
+
+
+def confirm_by_scheduling() -> int:
+    """Compare the law with schedules of jobs of 1,000 units; return how many.
+
+    Raises:
+        ValueError: a schedule and the law disagree.
+    """
+    confirmed = 0
+    for percent in range(0, 101, 10):
+        tasks = 10 * percent
+        for n in [1, 2, 4, 5, 10, 20, 50, 100]:  # divide all numbers of tasks
+            scheduled = Fraction(1000, makespan(1000 - tasks, tasks, n))
+            if not math.isclose(scheduled, speedup(percent / 100, n), rel_tol=1e-12):
+                raise ValueError(f"p = {percent} %, n = {n}: scheduled {scheduled}")
+            confirmed += 1
+    return confirmed
+
+
+def plot(file: Path) -> None:
+    """Draw the law's family of curves up to 65,536 processors."""
+    from matplotlib.figure import Figure
+
+    counts = [2 ** (i / 8) for i in range(129)]
+    figure = Figure(figsize=(8.5, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    for p, colour in zip(
+        (0.99, 0.95, 0.9, 0.75, 0.5),
+        ("#0b2545", "#1b4f8a", "#3a86c8", "#7fb6dd", "#9aa5b1"),
+        strict=True,
+    ):
+        line = [speedup(p, n) for n in counts]
+        axes.plot(counts, line, color=colour, linewidth=2.5)
+        axes.axhline(limit(p), color=colour, linestyle=":", linewidth=1)
+        axes.annotate(
+            f"p = {p:g}: at most {limit(p):g}",
+            (counts[-1], limit(p)),
+            (-4, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=12,
+            color=colour,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xticks([4**i for i in range(9)], [f"{4**i:,}" for i in range(9)])
+    axes.set_yticks([2**i for i in range(8)], [str(2**i) for i in range(8)])
+    axes.set_ylim(0.9, 160)
+    axes.set_xlabel("number of processors", fontsize=12)
+    axes.set_ylabel("speed-up over one processor", fontsize=12)
+    axes.set_title(
+        "Five percent of serial work: no machine is more than 20 times as fast",
+        fontsize=13,
+        fontweight="bold",
+    )
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
+
+
+def picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in {".png", ".svg", ".pdf"}:
+        raise argparse.ArgumentTypeError(f"must end in .png, .svg or .pdf: {text}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {path.parent}")
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--plot", type=picture, metavar="FILE")
+    options = parser.parse_args()
+
+    print("speed-up by number of processors")
+    print("    p" + "".join(f"{n:>8,}" for n in PROCESSORS) + "   limit")
+    for p in FRACTIONS:
+        row = "".join(f"{speedup(p, n):8.2f}" for n in PROCESSORS)
+        print(f"{p:5.2f}{row}{limit(p):8.2f}")
+    print()
+    print("processors for half of the limit, and for nine tenths of it")
+    for p in FRACTIONS[:-1]:
+        half, most = (
+            math.ceil(processors_for(p, max(1.0, share * limit(p))))
+            for share in (0.5, 0.9)
+        )
+        print(f"{p:5.2f}{half:8,}{most:8,}")
+    print()
+    print(f"the law holds in {confirm_by_scheduling()} of 88 schedules")
+    if options.plot:
+        plot(options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+# /// script
+# dependencies = ["matplotlib>=3.8.0"]
+# ///
+"""Gustafson's law: who has a larger machine does a larger job in the same time.
+
+Amdahl's law asks how soon a given job can be done. But nobody forecasts yesterday's
+weather faster; with more processors one takes a finer grid. Let the work that can be
+shared out grow with the machine, so that n processors are busy for the same time as
+one was. If p is the fraction of that time in which they work in parallel, one
+processor would need 1 - p + p n for the grown job:
+
+    scaled_speedup(p, n) = 1 - p + p n
+
+There is no limit to it, and no contradiction to Amdahl either. His p is a fraction of
+the work, which changes when the job grows; put the fraction of the grown job into
+Amdahl's law, and both laws give the same figure (checked below for 10,000 machines).
+
+The last lines try it out: each worker process gets a share of the same size, so the
+job grows with the machine, but the time does not.
+
+John L. Gustafson, "Reevaluating Amdahl's law", Communications of the ACM 31 (5),
+1988.
+
+Try:  --workers 4
+Try:  --plot gustafson.png
+
+Output:
+    pending
+"""
+
+import argparse
+import hashlib
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+PROCESSORS = (1, 2, 4, 8, 64, 1024)
+SERIAL_STEPS = 20_000  # of hashing, before the shares are handed out
+SHARE_STEPS = 180_000  # of hashing, for each worker
+ROUNDS = 3  # of which the fastest counts: other programs can only make a run slower
+START_LIMIT = 30.0  # seconds until all workers of a pool must run
+
+
+def scaled_speedup(parallel_fraction: float, n: float) -> float:
+    """Return how many times as long one processor would need for the grown job.
+
+    Args:
+        parallel_fraction: the part of the time, measured on the machine with `n`
+            processors, in which all of them work; in 0 … 1.
+        n: number of processors, at least 1.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if not 0 <= parallel_fraction <= 1:
+        raise ValueError(f"parallel fraction must be in 0 … 1: {parallel_fraction}")
+    if not n >= 1:
+        raise ValueError(f"number of processors must be at least 1: {n}")
+    return 1 + parallel_fraction * (n - 1)  # exactly 1 for one processor
+
+
+def amdahl_speedup(parallel_fraction: float, n: float) -> float:
+    """Return the speed-up of a job that does not grow (example02)."""
+    time_left = 1 - parallel_fraction * (1 - 1 / n)
+    return 1 / time_left if time_left > 0 else math.inf
+
+
+def fraction_of_work(parallel_fraction: float, n: float) -> float:
+    """Turn Gustafson's fraction of the time into Amdahl's fraction of the work.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    return parallel_fraction * n / scaled_speedup(parallel_fraction, n)
+
+
+def reconcile() -> int:
+    """Check for 10,000 machines that both laws agree on the grown job; return how many.
+
+    Raises:
+        ValueError: they do not.
+    """
+    machines = [(p / 100, n) for p in range(1, 101) for n in range(1, 101)]
+    for p, n in machines:
+        of_work = fraction_of_work(p, n)
+        if not math.isclose(amdahl_speedup(of_work, n), scaled_speedup(p, n)):
+            raise ValueError(f"the laws disagree at p = {p}, n = {n}")
+    return len(machines)
+
+
+def work(steps: int) -> bytes:
+    """Compute for a while: `steps` times SHA-256."""
+    value = b""
+    for _ in range(steps):
+        value = hashlib.sha256(value).digest()
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds that a job took, in all and for its serial part."""
+
+    total: float
+    serial: float
+
+
+def grown_job(n: int, pool: Executor | None) -> Timing:
+    """Do the serial part and then `n` shares, in `pool` or one after the other."""
+    began = time.perf_counter()
+    work(SERIAL_STEPS)
+    serial = time.perf_counter() - began
+    shares = [SHARE_STEPS] * n
+    list(pool.map(work, shares) if pool else map(work, shares))
+    return Timing(time.perf_counter() - began, serial)
+
+
+def plot(file: Path, parallel_fraction: float = 0.95) -> None:
+    """Draw both laws for the same fraction, up to 128 processors."""
+    from matplotlib.figure import Figure
+
+    counts = [1 + i / 2 for i in range(255)]
+    figure = Figure(figsize=(8.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for law, colour, text in [
+        (scaled_speedup, "#1b4f8a", "Gustafson: the job grows"),
+        (amdahl_speedup, "#c1440e", "Amdahl: the job stays as it is"),
+    ]:
+        line = [law(parallel_fraction, n) for n in counts]
+        axes.plot(counts, line, color=colour, linewidth=3)
+        axes.annotate(
+            f"{text}\n{line[-1]:.1f} on {counts[-1]:.0f} processors",
+            (counts[-1], line[-1]),
+            (-8, -8) if law is scaled_speedup else (-8, 10),
+            textcoords="offset points",
+            ha="right",
+            va="top" if law is scaled_speedup else "bottom",
+            fontsize=13,
+            color=colour,
+        )
+    axes.set_xlabel("number of processors", fontsize=12)
+    axes.set_ylabel("speed-up over one processor", fontsize=12)
+    axes.set_title(
+        f"With {100 * (1 - parallel_fraction):.0f} % serial, a job that grows "
+        "with the machine has no limit",
+        fontsize=13,
+        fontweight="bold",
+    )
+    axes.set_xlim(0, 130)
+    axes.set_ylim(0, 130)
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
+
+
+@contextmanager
+def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of `n_workers` processes that have all started and leave Ctrl-C to us."""
+    all_started = multiprocessing.Barrier(n_workers)
+    with ProcessPoolExecutor(n_workers, None, _start_worker, (all_started,)) as pool:
+        list(pool.map(abs, range(n_workers)))  # a task for each, so that each starts
+        yield pool
+
+
+def _start_worker(all_started: Barrier) -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches us too; the parent acts
+    all_started.wait(START_LIMIT)
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use (`taskset` may allow fewer)."""
+    if hasattr(os, "process_cpu_count"):  # from 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in {".png", ".svg", ".pdf"}:
+        raise argparse.ArgumentTypeError(f"must end in .png, .svg or .pdf: {text}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {path.parent}")
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--workers", type=positive, default=max(2, min(4, usable_cores()))
+    )
+    parser.add_argument("--plot", type=picture, metavar="FILE")
+    options = parser.parse_args()
+    n = options.workers
+
+    print("p = 0.95      Amdahl  Gustafson")
+    for count in PROCESSORS:
+        fixed, scaled = amdahl_speedup(0.95, count), scaled_speedup(0.95, count)
+        print(f"n = {count:5,}  {fixed:8.2f}  {scaled:9.2f}")
+    print(f"the laws agree about the grown job on {reconcile():,} machines of 10,000")
+    print()
+    with process_pool(n) as pool:
+        # In turns, so that a busy moment of the machine hits all three alike.
+        runs = [
+            (grown_job(1, None), grown_job(n, pool), grown_job(n, None))
+            for _ in range(ROUNDS)
+        ]
+    small, grown, alone = (
+        min(timings, key=lambda timing: timing.total)
+        for timings in zip(*runs, strict=True)
+    )
+    fraction = 1 - grown.serial / grown.total
+    print(f"a job, 1 process                      {small.total:5.2f} s")
+    print(f"grown {n} times, {n} processes          {grown.total:5.2f} s")
+    print(f"grown {n} times, 1 process            {alone.total:5.2f} s")
+    print()
+    print(
+        f"scaled speed-up {alone.total / grown.total:.2f}x, "
+        f"by Gustafson's law {scaled_speedup(fraction, n):.2f}x"
+    )
+    if options.plot:
+        plot(options.plot)
+
+
+if __name__ == "__main__":
+    main()

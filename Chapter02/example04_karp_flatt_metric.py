@@ -1,0 +1,219 @@
+# /// script
+# dependencies = ["matplotlib>=3.8.0"]
+# ///
+"""The Karp-Flatt metric: measured speed-ups tell how much of a job is serial, and why.
+
+Amdahl's law solved for the serial fraction gives, from a speed-up measured on n
+processors, the fraction that would explain it:
+
+    e = (1 / speedup - 1 / n) / (1 - 1 / n)
+
+One such figure is a summary, a row of them is a diagnosis. If e stays the same for
+all n, the serial part of the program is what limits it. If e grows with n, the
+machine adds a cost of its own: communication, synchronization, unequal shares.
+Efficiency, which falls in either case, cannot tell the two apart.
+
+First the metric reads a published table: a ray tracer on an SGI Origin 2000,
+throughput by processors (N. J. Gunther, "Guerrilla Capacity Planning", 2007). Then it
+reads this machine: a job whose serial part is known, because its steps were counted.
+
+Alan H. Karp, Horace P. Flatt, "Measuring parallel processor performance",
+Communications of the ACM 33 (5), 1990.
+
+Try:  --serial 50
+Try:  --plot karp_flatt.png
+
+Output:
+    pending
+"""
+
+import argparse
+import hashlib
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+# Throughput of the ray tracer by number of processors.
+RAY_TRACER = {
+    1: 20, 4: 78, 8: 130, 12: 170, 16: 190, 20: 200,
+    24: 210, 28: 230, 32: 260, 48: 280, 64: 310,
+}  # fmt: skip
+JOB_STEPS = 300_000  # of hashing
+ROUNDS = 4  # of which the fastest counts: other programs can only make a run slower
+START_LIMIT = 30.0  # seconds until all workers of a pool must run
+
+
+def serial_fraction(speedup: float, n: int) -> float:
+    """Return the experimentally determined serial fraction, e.
+
+    It is 0 for a perfect speed-up and 1 for none; less than 0 means more than perfect
+    (n caches hold more than one), more than 1 that the processors were a hindrance.
+
+    Args:
+        speedup: time on one processor over time on `n`.
+        n: number of processors, at least 2.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if n < 2:
+        raise ValueError(f"needs a measurement on at least 2 processors: {n}")
+    if not 0 < speedup < math.inf:
+        raise ValueError(f"the speed-up must be a positive number: {speedup}")
+    return (1 / speedup - 1 / n) / (1 - 1 / n)
+
+
+def speedups(throughput: Mapping[int, float]) -> dict[int, float]:
+    """Turn throughput by number of processors into speed-ups over one processor.
+
+    Raises:
+        ValueError: one processor was not measured.
+    """
+    if 1 not in throughput:
+        raise ValueError("there is no measurement on 1 processor")
+    return {n: value / throughput[1] for n, value in throughput.items()}
+
+
+def serial_part_only(n: int) -> float:
+    """Return the speed-up of a job of which 5 % are serial: Amdahl's law."""
+    return 1 / (0.05 + 0.95 / n)
+
+
+def overhead_only(n: int) -> float:
+    """Return the speed-up of a job where each processor adds 0.1 % of overhead."""
+    return 1 / (1 / n + 0.001 * (n - 1))
+
+
+def work(steps: int) -> bytes:
+    """Compute for a while: `steps` times SHA-256."""
+    value = b""
+    for _ in range(steps):
+        value = hashlib.sha256(value).digest()
+    return value
+
+
+def job(serial_percent: int, n: int, pool: Executor | None) -> float:
+    """Do JOB_STEPS steps, of which `n` workers share all but the serial part.
+
+    Returns the seconds of the fastest of ROUNDS runs.
+    """
+    serial = JOB_STEPS * serial_percent // 100
+    shares = [(JOB_STEPS - serial) // n] * n
+    seconds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        work(serial)
+        list(pool.map(work, shares) if pool else map(work, shares))
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def plot(file: Path) -> None:
+    """Draw speed-up and serial fraction of the two models and of the ray tracer."""
+    from matplotlib.figure import Figure
+
+    measured = speedups(RAY_TRACER)
+    counts = range(2, 65)
+    models: list[tuple[str, Callable[[int], float], str]] = [
+        ("5 % serial, no overhead", serial_part_only, "#1b4f8a"),
+        ("not serial, but overhead", overhead_only, "#c1440e"),
+    ]
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, model, colour in models:
+        values = [model(n) for n in counts]
+        left.plot(counts, values, color=colour, linewidth=2.5, label=name)
+        fractions = [100 * serial_fraction(model(n), n) for n in counts]
+        right.plot(counts, fractions, color=colour, linewidth=2.5)
+    points = [n for n in measured if n > 1]
+    left.plot(points, [measured[n] for n in points], "ko", label="ray tracer, measured")
+    right.plot(points, [100 * serial_fraction(measured[n], n) for n in points], "ko")
+    left.set_ylabel("speed-up", fontsize=12)
+    right.set_ylabel("serial fraction e, %", fontsize=12)
+    left.set_title("The speed-ups look alike …", fontsize=14, fontweight="bold")
+    right.set_title("… their serial fractions do not", fontsize=14, fontweight="bold")
+    left.legend(fontsize=11)
+    for axes in (left, right):
+        axes.set_xlabel("number of processors", fontsize=12)
+        axes.set_xlim(0, 66)
+        axes.set_ylim(0)
+        axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
+
+
+@contextmanager
+def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of `n_workers` processes that have all started and leave Ctrl-C to us."""
+    all_started = multiprocessing.Barrier(n_workers)
+    with ProcessPoolExecutor(n_workers, None, _start_worker, (all_started,)) as pool:
+        list(pool.map(abs, range(n_workers)))  # a task for each, so that each starts
+        yield pool
+
+
+def _start_worker(all_started: Barrier) -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches us too; the parent acts
+    all_started.wait(START_LIMIT)
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use (`taskset` may allow fewer)."""
+    if hasattr(os, "process_cpu_count"):  # from 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def percent(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"must be in 0 … 100, not {number}")
+    return number
+
+
+def picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in {".png", ".svg", ".pdf"}:
+        raise argparse.ArgumentTypeError(f"must end in .png, .svg or .pdf: {text}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {path.parent}")
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--serial", type=percent, default=10, metavar="PERCENT")
+    parser.add_argument("--plot", type=picture, metavar="FILE")
+    options = parser.parse_args()
+    ray_tracer = speedups(RAY_TRACER)
+
+    print("            5 % serial         overhead       ray tracer")
+    print("  n   speed-up      e   speed-up      e   speed-up      e")
+    for n in RAY_TRACER:
+        if n > 1:
+            rows = (serial_part_only(n), overhead_only(n), ray_tracer[n])
+            cells = (f"{s:11.2f}  {serial_fraction(s, n):.3f}" for s in rows)
+            print(f"{n:3}" + "".join(cells))
+    print()
+
+    print(f"a job with {options.serial} of 100 steps serial, on this machine")
+    n = max(2, min(4, usable_cores()))
+    with process_pool(n) as pool:
+        gain = job(options.serial, 1, None) / job(options.serial, n, pool)
+    fraction = 100 * serial_fraction(gain, n)
+    print(f"speed-up with {n} processes {gain:.2f}x: e = {fraction:.1f} %")
+    if options.plot:
+        plot(options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Runs a script as a reader would, only harder, and reports all that went wrong.
+
+Harder means: development mode, warnings are errors, an empty current folder, a
+temporary folder of its own, nothing on standard input, and a time limit. Afterwards
+nothing may be left: no process, no temporary file, no change in the repository.
+"""
+
+import ast
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted(ROOT.glob("Chapter[0-9][0-9]/*.py"))
+
+LIMIT = 30.0  # seconds that a script may take
+HELPERS_GRACE = 5.0  # seconds that multiprocessing's own helpers may take to notice
+NEEDS_STATUS = 77  # exit status of a script that this interpreter or system cannot run
+
+_MARK = "SCRIPT_RUN"  # environment variable that marks every process of one run
+
+
+def name_of(script: Path) -> str:
+    """Return a script's path as readers write it: `Chapter01/example01_….py`."""
+    return script.relative_to(ROOT).as_posix()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished run of a script.
+
+    Attributes:
+        status: the exit status; None if the limit ended it.
+        complaints: all that a run must not do, in sentences; empty if it was clean.
+    """
+
+    status: int | None
+    stdout: str
+    stderr: str
+    complaints: tuple[str, ...]
+
+    @property
+    def needs(self) -> str | None:
+        """The line `needs …` of a script that cannot run here, None if it can."""
+        if self.status == NEEDS_STATUS and re.fullmatch(r"needs .+\n", self.stdout):
+            return self.stdout.strip()
+        return None
+
+    def report(self) -> str:
+        """Return the complaints and everything that was printed."""
+        return "\n".join(
+            [*self.complaints, "-- stdout:", self.stdout, "-- stderr:", self.stderr]
+        )
+
+
+def run_script(
+    script: Path,
+    *arguments: str,
+    limit: float = LIMIT,
+    start_method: str | None = None,
+) -> Run:
+    """Run `script` in an interpreter of its own and watch what it does.
+
+    Args:
+        limit: seconds after which the script and all its processes are killed.
+        start_method: how multiprocessing is to start processes unless the script asks
+            for a certain way; None leaves the interpreter's default.
+    """
+    complaints = []
+    before = _repository()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        current, temporary = folder / "current", folder / "temporary"
+        current.mkdir()
+        temporary.mkdir()
+        environment = _environment(temporary)
+        if start_method is not None:
+            (folder / "sitecustomize.py").write_text(
+                f"import multiprocessing as m; m.set_start_method({start_method!r})\n"
+            )
+            environment["PYTHONPATH"] = name
+        # Files, not pipes: a process left behind would keep a pipe open, and what was
+        # printed before a hang can be read.
+        out_path, err_path = folder / "out", folder / "err"
+        with out_path.open("wb") as out, err_path.open("wb") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-X", "dev", "-W", "error", script, *arguments],
+                cwd=current,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+            status: int | None = None
+            try:
+                status = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                complaints.append(f"still running after {limit:g} s (stacks on stderr)")
+                _dump_stacks(process)
+            finally:
+                left = _end_all(process, environment[_MARK])
+        if status is not None and left:
+            complaints.append(f"left running: {', '.join(left)}")
+        if files := sorted(
+            path.relative_to(folder).as_posix()
+            for path in (*current.rglob("*"), *temporary.rglob("*"))
+        ):
+            complaints.append(f"left behind: {', '.join(files)}")
+        stdout = _text(out_path)
+        stderr = _text(err_path)
+    after = _repository()
+    if changed := [
+        path for path in before | after if before.get(path) != after.get(path)
+    ]:
+        complaints.append(f"changed in the repository: {', '.join(sorted(changed))}")
+    if status not in {0, None}:
+        complaints.append(f"exit status {status}")
+    if stderr and status is not None:
+        complaints.append("something on stderr")
+    return Run(status, stdout, stderr, tuple(complaints))
+
+
+def _environment(temporary: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    return kept | {
+        "TMPDIR": str(temporary),
+        "TEMP": str(temporary),
+        "TMP": str(temporary),
+        "MPLBACKEND": "Agg",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONUNBUFFERED": "1",
+        _MARK: uuid.uuid4().hex,
+    }
+
+
+def _repository() -> dict[str, tuple[int, int]]:
+    """Return modification time and size of every file that a script might damage."""
+    paths = [*ROOT.glob("*"), *ROOT.glob("Chapter*/**/*")]
+    return {
+        path.relative_to(ROOT).as_posix(): (stat.st_mtime_ns, stat.st_size)
+        for path in paths
+        if path.is_file() and path.parent.name != "__pycache__"
+        for stat in [path.stat()]
+    }
+
+
+def _dump_stacks(process: "subprocess.Popen[bytes]") -> None:
+    """Let the interpreter say where all its threads are (development mode does)."""
+    if os.name == "posix":
+        process.send_signal(signal.SIGABRT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+
+
+def _end_all(process: "subprocess.Popen[bytes]", mark: str) -> list[str]:
+    """Kill what is left of a run; return what was left, by command line.
+
+    The resource tracker and the fork server of multiprocessing end by themselves once
+    they notice that the program is gone; they get HELPERS_GRACE seconds for it.
+    """
+    deadline = time.monotonic() + HELPERS_GRACE
+    while left := list(_processes_of(process.pid, mark)):
+        helpers_only = all("from multiprocessing." in command for _, command in left)
+        if not helpers_only or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    for member, _ in left:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+    return [command for _, command in left]
+
+
+def _processes_of(group: int, mark: str) -> Iterator[tuple[psutil.Process, str]]:
+    """Yield the live processes of one run: those of its group and those marked."""
+    for process in psutil.process_iter():
+        try:
+            ours = hasattr(os, "getpgid") and os.getpgid(process.pid) == group
+            ours = ours or process.environ().get(_MARK) == mark
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                yield process, " ".join(process.cmdline()) or process.name()
+        except (psutil.Error, ProcessLookupError, PermissionError):
+            continue
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+@cache
+def syntax_tree(script: Path) -> ast.Module:
+    """Return the script's syntax tree."""
+    return ast.parse(script.read_text("utf-8"))
+
+
+def docstring_of(script: Path) -> str:
+    """Return the script's docstring, cleaned.
+
+    Raises:
+        ValueError: it has none.
+    """
+    docstring = ast.get_docstring(syntax_tree(script))
+    if docstring is None:
+        raise ValueError(f"{name_of(script)} has no docstring")
+    return docstring
+
+
+def script_metadata(script: Path) -> dict[str, Any]:
+    """Return the script's PEP 723 block as a mapping, empty if there is none."""
+    block = re.search(
+        r"(?m)^# /// script$\n(?P<toml>(?:^#(?: .*)?$\n)+?)^# ///$",
+        script.read_text("utf-8"),
+    )
+    if block is None:
+        return {}
+    return tomllib.loads(re.sub(r"(?m)^# ?", "", block["toml"]))

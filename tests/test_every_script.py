@@ -1,0 +1,73 @@
+"""Every script runs as its docstring says, and leaves nothing behind.
+
+`pytest --record -k Chapter01` runs the scripts of Chapter 1 and writes what they
+printed into their docstrings. Read the diff.
+"""
+
+import ast
+import platform
+from pathlib import Path
+
+import pytest
+from expected_output import disagreement, read_output, record
+from packaging.specifiers import SpecifierSet
+from reader import (
+    SCRIPTS,
+    Run,
+    docstring_of,
+    name_of,
+    run_script,
+    script_metadata,
+    syntax_tree,
+)
+
+
+def starts_processes(script: Path) -> bool:
+    """Tell whether a script imports multiprocessing or a process pool."""
+    imported = set()
+    for node in ast.walk(syntax_tree(script)):
+        match node:
+            case ast.Import(names=names):
+                imported |= {alias.name.partition(".")[0] for alias in names}
+            case ast.ImportFrom(module=str(module), names=names):
+                imported |= {module.partition(".")[0], *(alias.name for alias in names)}
+            case ast.Attribute(attr=name):
+                imported.add(name)
+    return bool(imported & {"multiprocessing", "ProcessPoolExecutor"})
+
+
+def run_or_skip(script: Path, *, start_method: str | None = None) -> Run:
+    """Run a script; skip the test if the script says that it cannot run here."""
+    wanted = SpecifierSet(script_metadata(script).get("requires-python", ""))
+    if not wanted.contains(platform.python_version(), prereleases=True):
+        pytest.skip(f"needs Python {wanted}")
+    run = run_script(script, start_method=start_method)
+    if run.needs is not None:
+        pytest.skip(run.needs)
+    return run
+
+
+def check_output(script: Path, run: Run) -> None:
+    complaint = disagreement(read_output(docstring_of(script)), run.stdout.splitlines())
+    assert complaint is None, f"{complaint}\n{run.report()}"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_script_keeps_its_promises(script: Path, pytestconfig: pytest.Config) -> None:
+    run = run_or_skip(script)
+    assert not run.complaints, run.report()
+    if pytestconfig.getoption("record"):
+        source = record(script.read_text("utf-8"), run.stdout.splitlines())
+        script.write_text(source, "utf-8", newline="\n")
+        syntax_tree.cache_clear()
+    check_output(script, run)
+
+
+@pytest.mark.parametrize(
+    "script", [script for script in SCRIPTS if starts_processes(script)], ids=name_of
+)
+def test_processes_can_be_spawned(script: Path) -> None:
+    """Spawned children import the script: without a main guard they run it again."""
+    run = run_or_skip(script, start_method="spawn")
+    assert not run.complaints, run.report()
+    check_output(script, run)

@@ -1,0 +1,208 @@
+"""The runner sees every kind of misconduct: small bad scripts, each caught."""
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+import reader
+from reader import ROOT, Run, run_script, script_metadata
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+
+
+@pytest.fixture
+def run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
+    """The run of the script whose source is the test's parameter."""
+    script = tmp_path / "script.py"
+    script.write_text(request.param, "utf-8")
+    return run_script(script)
+
+
+def complaint_of(run: Run) -> str:
+    assert len(run.complaints) == 1, run.report()
+    return run.complaints[0]
+
+
+@pytest.mark.parametrize("run", ["print('hello, µs')"], indirect=True)
+def test_a_clean_script_has_no_complaints(run: Run) -> None:
+    assert run == Run(0, "hello, µs\n", "", ())
+
+
+@pytest.mark.parametrize("run", ["raise SystemExit(3)"], indirect=True)
+def test_the_exit_status_is_seen(run: Run) -> None:
+    assert complaint_of(run) == "exit status 3"
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param("import sys; print('oops', file=sys.stderr)", id="printed"),
+        pytest.param(
+            "import threading; threading.Thread(target=lambda: 1 / 0).start()",
+            id="an exception in a thread",
+        ),
+        pytest.param("open(__file__)", id="a file that is never closed"),
+        pytest.param("import socket; socket.socket()", id="a socket never closed"),
+        pytest.param(
+            "async def work(): pass\nwork()", id="a coroutine that is never awaited"
+        ),
+    ],
+    indirect=True,
+)
+def test_what_lands_on_stderr_is_seen(run: Run) -> None:
+    assert "something on stderr" in run.complaints
+
+
+@pytest.mark.parametrize("run", ["input('Your name? ')"], indirect=True)
+def test_a_script_that_asks_gets_no_answer(run: Run) -> None:
+    assert "EOFError" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param("open('x.txt', 'w').close()", id="in the current folder"),
+        pytest.param("import tempfile; tempfile.mkdtemp()", id="temporary"),
+    ],
+    indirect=True,
+)
+def test_files_left_behind_are_seen(run: Run) -> None:
+    assert complaint_of(run).startswith("left behind: ")
+
+
+def test_a_change_in_the_repository_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "repository"
+    chapter = repository / "Chapter01"
+    (chapter / "figures").mkdir(parents=True)
+    script = chapter / "script.py"
+    script.write_text(
+        "from pathlib import Path\nPath(__file__).with_name('figures')"
+        ".joinpath('new.png').write_text('x')\n"
+    )
+    monkeypatch.setattr(reader, "ROOT", repository)
+    expected = "changed in the repository: Chapter01/figures/new.png"
+    assert complaint_of(run_script(script)) == expected
+
+
+LEFT_RUNNING = """\
+import subprocess, sys
+child = subprocess.Popen(
+    [sys.executable, "-c", "import time; time.sleep(60)"], {arguments}
+)
+child.returncode = 0  # or the warning of subprocess would betray it
+print(child.pid)
+"""
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param(LEFT_RUNNING.format(arguments=""), id="in the group"),
+        pytest.param(
+            LEFT_RUNNING.format(arguments="start_new_session=True"),
+            id="in a session of its own",
+            marks=posix_only,
+        ),
+        pytest.param(
+            LEFT_RUNNING.format(arguments="env={}"),
+            id="without the mark",
+            marks=posix_only,
+        ),
+    ],
+    indirect=True,
+)
+def test_a_process_left_running_is_seen_and_killed(run: Run) -> None:
+    assert complaint_of(run).startswith("left running: ")
+    assert "time.sleep(60)" in complaint_of(run)
+    pid = int(run.stdout)
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+
+
+HANGS = """\
+import subprocess, sys, threading
+print("before the hang")
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+def never_returns():
+    threading.Event().wait()
+never_returns()
+"""
+
+
+def test_a_hang_is_ended_and_shown(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(HANGS)
+    run = run_script(script, limit=2)
+    assert run.status is None
+    assert complaint_of(run) == "still running after 2 s (stacks on stderr)"
+    assert run.stdout == "before the hang\n"
+    if os.name == "posix":
+        assert "in never_returns" in run.stderr
+    assert not [p for p in psutil.process_iter() if str(script) in _command(p)]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+UNGUARDED = """\
+import multiprocessing
+def work(): print("hello")
+process = multiprocessing.Process(target=work)
+process.start()
+process.join()
+"""
+
+
+def test_a_missing_main_guard_is_seen_under_spawn(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    run = run_script(script, start_method="spawn")
+    assert "freeze_support" in run.stderr
+    script.write_text(
+        UNGUARDED.replace("process = ", "if __name__ == '__main__':\n    process = ")
+        .replace("\nprocess.start", "\n    process.start")
+        .replace("\nprocess.join", "\n    process.join")
+    )
+    assert run_script(script, start_method="spawn") == Run(0, "hello\n", "", ())
+
+
+@pytest.mark.parametrize(
+    ("source", "needs"),
+    [
+        ("print('needs a moon'); raise SystemExit(77)", "needs a moon"),
+        ("raise SystemExit(77)", None),
+        ("print('no'); raise SystemExit(77)", None),
+        ("print('needs a moon')", None),
+        ("print('needs a moon'); print('and stars'); raise SystemExit(77)", None),
+    ],
+)
+def test_a_script_says_in_one_line_what_it_needs(
+    tmp_path: Path, source: str, needs: str | None
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(source)
+    assert run_script(script).needs == needs
+
+
+def test_script_metadata_is_read(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        '# /// script\n# requires-python = ">=3.14"\n# dependencies = [\n'
+        '#   "numpy",\n# ]\n# ///\n"""Doc."""\n'
+    )
+    assert script_metadata(script) == {
+        "requires-python": ">=3.14",
+        "dependencies": ["numpy"],
+    }
+    script.write_text('"""No block."""\n')
+    assert script_metadata(script) == {}
+
+
+def test_the_scripts_are_found() -> None:
+    assert ROOT / "Chapter01" in {script.parent for script in reader.SCRIPTS}
