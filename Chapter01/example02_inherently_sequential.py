@@ -19,7 +19,16 @@ Try:  --threads 2
 Try:  --steps 1000000
 
 Output:
-    f applied once        pending
+    in a loop           8 of 8 steps  df75644f620a5adc
+    8 threads at once   1 of 8 steps  fa15fd975010c2bb  wrong
+    8 threads in turn   right, and 1 at work at a time
+
+    a step in a loop      0.6 µs
+    a step in turn       28.0 µs
+
+    1 chain of 200,000 steps    0.11 s
+    <cores> chains side by side     0.16 s
+    steps in a second: 1.39x as many, chains: none is sooner
 
 """
 
@@ -115,8 +124,8 @@ def chain_with_threads(seed: bytes, steps: int, n_threads: int, gauge: Gauge) ->
     """Return `chain(seed, steps)`, each step a task of its own for `n_threads` threads.
 
     A task waits for the future of its predecessor. That cannot deadlock, however few
-    threads there are: tasks start in the order of submission, so the one that all others
-    wait for is never stuck behind them.
+    threads there are: tasks start in the order of submission, so the one that all the
+    others wait for is never stuck behind them.
     """
 
     def successor_of(before: Future[bytes]) -> bytes:
@@ -209,9 +218,9 @@ def main() -> None:
         )
     made = next(k for k in range(n + 1) if chain(seed, k) == shared.value)
 
-    print(f"in a loop           {n} steps of {n}  {chain(seed, n).hex()[:16]}")
+    print(f"in a loop           {n} of {n} steps  {chain(seed, n).hex()[:16]}")
     print(
-        f"{n} threads at once   {made} steps of {n}  {shared.value.hex()[:16]}  wrong"
+        f"{n} threads at once   {made} of {n} steps  {shared.value.hex()[:16]}  wrong"
     )
     print(f"{n} threads in turn   right, and {gauge.most} at work at a time")
     print()

@@ -13,7 +13,11 @@ Try:  --requests 100
 Try:  --delay 0.5
 
 Output:
-    pending
+    10 requests, each answered after 0.1 s
+    one by one   1.01 s   1.00x
+    threads      0.11 s   9.24x
+    asyncio      0.13 s   7.67x
+    overlapped waits take about as long as one
 """
 
 import argparse
@@ -83,7 +87,7 @@ async def ask_with_tasks(address: Address, questions: Sequence[str]) -> list[str
 
 @contextmanager
 def slow_server(delay: float) -> Iterator[Address]:
-    """Serve on the loopback: each line comes back in capitals, `delay` seconds later."""
+    """Serve on the loopback: a line comes back in capitals, `delay` seconds later."""
 
     class Answer(socketserver.StreamRequestHandler):
         def handle(self) -> None:

@@ -19,7 +19,17 @@ Try:  --modules 16
 Try:  --plot models.png
 
 Output:
-    pending
+    Python <version>, GIL <gil>, <cores> cores
+    6 modules of the standard library, 0.79 MiB
+
+              sequential     asyncio     threads   processes
+    parse         0.43 s       0.97x       0.95x       1.72x
+    compress      0.09 s       0.99x       1.81x       1.83x
+    fetch         0.31 s       5.43x       5.49x       5.64x
+
+    to parse     <fastest>
+    to compress  <fastest>
+    to fetch     <fastest>
 """
 
 import argparse
@@ -88,7 +98,7 @@ async def fetch_async(address: tuple[str, int], module: Path) -> int:
 
 
 def in_coroutine(job: Job) -> AsyncJob:
-    """Wrap a computation in a coroutine; it awaits nothing, so nobody else gets to run."""
+    """Wrap a computation in a coroutine. It awaits nothing, so it lets nobody in."""
 
     async def coroutine(module: Path) -> int:
         return job(module)

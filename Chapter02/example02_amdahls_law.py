@@ -21,7 +21,23 @@ computing capabilities", AFIPS Spring Joint Computer Conference, 1967.
 Try:  --plot amdahl.png
 
 Output:
-    pending
+    speed-up by number of processors
+        p        1        2        4        8       16       64    1,024    limit
+     0.50     1.00     1.33     1.60     1.78     1.88     1.97     2.00     2.00
+     0.75     1.00     1.60     2.29     2.91     3.37     3.82     3.99     4.00
+     0.90     1.00     1.82     3.08     4.71     6.40     8.77     9.91    10.00
+     0.95     1.00     1.90     3.48     5.93     9.14    15.42    19.64    20.00
+     0.99     1.00     1.98     3.88     7.48    13.91    39.26    91.18   100.00
+     1.00     1.00     2.00     4.00     8.00    16.00    64.00 1,024.00      inf
+
+    processors for half of the limit, and for nine tenths of it
+     0.50       1       9
+     0.75       3      27
+     0.90      10      82
+     0.95      19     172
+     0.99      99     892
+
+    the law holds in 88 of 88 schedules
 """
 
 import argparse
@@ -167,10 +183,10 @@ def main() -> None:
     options = parser.parse_args()
 
     print("speed-up by number of processors")
-    print("    p" + "".join(f"{n:>8,}" for n in PROCESSORS) + "   limit")
+    print("    p" + "".join(f"{n:>9,}" for n in PROCESSORS) + "    limit")
     for p in FRACTIONS:
-        row = "".join(f"{speedup(p, n):8.2f}" for n in PROCESSORS)
-        print(f"{p:5.2f}{row}{limit(p):8.2f}")
+        row = "".join(f"{speedup(p, n):9,.2f}" for n in PROCESSORS)
+        print(f"{p:5.2f}{row}{limit(p):9.2f}")
     print()
     print("processors for half of the limit, and for nine tenths of it")
     for p in FRACTIONS[:-1]:

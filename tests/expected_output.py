@@ -240,9 +240,10 @@ def _put_back(line: str, fragment: str, match: re.Match[str]) -> str:
         name = variables[group - 1]
         if name in PLACEHOLDERS:
             before, after = line[: match.start(group)], line[match.end(group) :]
-            padding = len(before) - len(before.rstrip(" "))
             wider = len(name) - len(match[group])
-            if 0 < wider < padding:  # a right-aligned column stays aligned
-                before = before[:-wider]
+            if before.endswith(" " * (wider + 1)):  # a right-aligned column stays so
+                before = before[: len(before) - max(0, wider)]
+            else:  # and so do the columns after
+                after = re.sub(rf" {{{max(0, wider)}}}(?= )", "", after, count=1)
             line = before + name + after
     return line

@@ -180,11 +180,15 @@ def _end_all(process: "subprocess.Popen[bytes]", mark: str) -> list[str]:
         if not helpers_only or time.monotonic() > deadline:
             break
         time.sleep(0.01)
-    for member, _ in left:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()
+    found = [command for _, command in left]
+    while left:  # until the system has carried out what kill() asks for
+        for member, _ in left:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        time.sleep(0.01)
+        left = list(_processes_of(process.pid, mark))
     process.wait()
-    return [command for _, command in left]
+    return found
 
 
 def _processes_of(group: int, mark: str) -> Iterator[tuple[psutil.Process, str]]:

@@ -213,6 +213,20 @@ def test_recording_keeps_placeholders_in_a_line_whose_words_have_changed() -> No
     )
 
 
+def test_recording_keeps_columns_aligned() -> None:
+    source = SOURCE.replace("goodbye", "<cores> cores     1.0 s")
+    printed = [
+        "process       99 waits",
+        "took 2.5 s on 2 cores",
+        "2 cores         3.0 s",
+    ]
+    assert read_output(record(source, printed)).lines == (
+        "process    <pid> waits",
+        "took 2.5 s on <cores> cores",
+        "<cores> cores   3.0 s",
+    )
+
+
 def test_recording_refuses_what_it_cannot_know() -> None:
     dots = SOURCE.replace("goodbye", "...")
     agreeing = ["process 12345 waits", "took 2.5 s on 2 cores", "a", "b"]
