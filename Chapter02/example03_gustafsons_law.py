@@ -44,22 +44,20 @@ Output:
 import argparse
 import hashlib
 import math
-import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 PROCESSORS = (1, 2, 4, 8, 64, 1024)
-SERIAL_STEPS = 20_000  # of hashing, before the shares are handed out
-SHARE_STEPS = 180_000  # of hashing, for each worker
-ROUNDS = 3  # of which the fastest counts: other programs can only make a run slower
-START_LIMIT = 30.0  # seconds until all workers of a pool must run
+SERIAL_STEPS = 10_000  # of hashing, before the shares are handed out
+SHARE_STEPS = 90_000  # of hashing, for each worker
+ROUNDS = 6  # of which the fastest counts: other programs can only make a run slower
 
 
 def scaled_speedup(parallel_fraction: float, n: float) -> float:
@@ -174,18 +172,25 @@ def plot(file: Path, parallel_fraction: float = 0.95) -> None:
 
 @contextmanager
 def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of `n_workers` processes that have all started and leave Ctrl-C to us."""
-    all_started = multiprocessing.Barrier(n_workers)
-    with ProcessPoolExecutor(n_workers, None, _start_worker, (all_started,)) as pool:
-        list(pool.map(abs, range(n_workers)))  # a task for each, so that each starts
+    """A pool of `n_workers` processes that leave Ctrl-C to this one."""
+    ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c) as pool:
+        with ctrl_c_has_to_wait():  # half started, a pool cannot be ended in order
+            list(pool.map(abs, range(n_workers)))
         yield pool
 
 
-def _start_worker(all_started: Barrier) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches us too; the parent acts
-    all_started.wait(START_LIMIT)
+@contextmanager
+def ctrl_c_has_to_wait() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends; what starts in it never gets to see it."""
+    if sys.platform == "win32":  # has no signal masks
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def usable_cores() -> int:
