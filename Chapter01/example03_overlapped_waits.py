@@ -28,7 +28,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 Address = tuple[str, int]
 
@@ -91,9 +91,10 @@ def slow_server(delay: float) -> Iterator[Address]:
 
     class Answer(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            line = self.rfile.readline()
-            time.sleep(delay)
-            self.wfile.write(line.upper())
+            with suppress(ConnectionError):  # a client need not wait for its answer
+                line = self.rfile.readline()
+                time.sleep(delay)
+                self.wfile.write(line.upper())
 
     class Server(socketserver.ThreadingTCPServer):
         request_queue_size = 128  # all may knock at once

@@ -48,7 +48,7 @@ import time
 import zlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -165,14 +165,18 @@ def largest_modules(count: int) -> list[Path]:
 def slow_server(folder: Path, delay: float) -> Iterator[tuple[str, int]]:
     """Serve the files of `folder` on the loopback, each after `delay` seconds.
 
-    The protocol: one line with the file's name; the answer is the file, to its end.
+    The protocol: one line with a file's name; the answer is the file, to its end, or
+    nothing if there is no such file.
     """
 
     class Answer(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            name = self.rfile.readline().decode().strip()
-            time.sleep(delay)
-            self.wfile.write((folder / Path(name).name).read_bytes())
+            with suppress(ConnectionError):  # a client need not wait for its answer
+                name = self.rfile.readline().decode("utf-8", "replace").strip()
+                file = folder / Path(name).name
+                time.sleep(delay)
+                if file.is_file():
+                    self.wfile.write(file.read_bytes())
 
     class Server(socketserver.ThreadingTCPServer):
         request_queue_size = 128  # all may knock at once

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import socket
+import struct
 import sys
 import threading
 import time
@@ -20,9 +21,10 @@ from Chapter01 import example02_inherently_sequential as chains
 from Chapter01 import example03_overlapped_waits as waits
 from Chapter01 import example04_which_model_for_which_work as models
 from Chapter01 import example05_concurrency_is_not_parallelism as traces
+from Chapter01 import example06_chain_that_can_be_cut as pieces
 from Chapter01.example05_concurrency_is_not_parallelism import Trace
 
-MODULES = [primes, chains, waits, models, traces]
+MODULES = [primes, chains, waits, models, traces, pieces]
 
 # -- example01
 
@@ -275,17 +277,36 @@ def test_a_file_is_fetched_whole(tmp_path: Path) -> None:
         assert asyncio.run(models.fetch_async(address, module)) == 300_000
 
 
-def test_the_server_serves_only_its_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "request_line", [b"../secret", b"", b".", b"nothing.py", b"\xff\xfe", b"a\0b"]
+)
+def test_the_server_serves_only_its_folder(
+    tmp_path: Path, request_line: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "served"
     folder.mkdir()
     (tmp_path / "secret").write_text("secret")
-    (folder / "secret").write_text("")
     with (
         models.slow_server(folder, 0.001) as address,
         socket.create_connection(address) as connection,
     ):
-        connection.sendall(b"../secret\n")
+        connection.sendall(request_line + b"\n")
         assert connection.recv(100) == b""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_clients_that_hang_up_do_not_disturb_the_servers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "large").write_bytes(b"x" * 10_000_000)
+    reset = struct.pack("ii", 1, 0)  # linger for no time: the peer sees a reset
+    for server in (waits.slow_server(0.05), models.slow_server(tmp_path, 0.05)):
+        with server as address:
+            for _ in range(3):
+                with socket.create_connection(address) as connection:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                    connection.sendall(b"large\n")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -373,6 +394,53 @@ def test_two_computing_threads_share_the_gil() -> None:
     assert traces.cores_busy(traces.trace_threads(traces.compute, 2)) < 1.5
 
 
+# -- example06
+
+
+numbers_64 = st.integers(0, 2**64 - 1)
+maps = st.builds(pieces.Affine, numbers_64, numbers_64)
+
+
+@given(maps, maps, maps, numbers_64)
+def test_composing_affine_maps_is_associative(
+    f: pieces.Affine, g: pieces.Affine, h: pieces.Affine, x: int
+) -> None:
+    assert f.then(g)(x) == g(f(x))
+    assert f.then(g).then(h) == f.then(g.then(h))
+
+
+@given(maps, st.integers(0, 200), numbers_64)
+def test_many_steps_in_one(f: pieces.Affine, times: int, x: int) -> None:
+    walked = x
+    for _ in range(times):
+        walked = f(walked)
+    assert f.repeated(times)(x) == walked
+
+
+@given(maps, st.integers(0, 10**30), st.integers(0, 10**30))
+def test_jumps_add_up(f: pieces.Affine, first: int, more: int) -> None:
+    assert f.repeated(first).then(f.repeated(more)) == f.repeated(first + more)
+
+
+def test_the_generator_has_its_full_period() -> None:
+    assert pieces.GENERATOR.repeated(2**64) == pieces.Affine(1, 0)
+    assert pieces.GENERATOR.repeated(2**63) != pieces.Affine(1, 0)
+    with pytest.raises(ValueError, match="-1 times"):
+        pieces.GENERATOR.repeated(-1)
+
+
+@given(st.integers(0, 2000), st.integers(0, 300), st.integers(0, 300))
+def test_darts_thrown_in_pieces_are_the_same_darts(
+    first: int, n: int, more: int
+) -> None:
+    together = pieces.hits(first, n + more)
+    assert pieces.hits(first, n) + pieces.hits(first + n, more) == together
+
+
+def test_the_darts_find_pi() -> None:
+    assert 4 * pieces.hits(0, 100_000) / 100_000 == pytest.approx(math.pi, abs=0.02)
+
+
 # -- what all of them have
 
 
@@ -404,6 +472,7 @@ def test_usable_cores_respect_affinity(
         (models, ["--modules", "0"], "must be at least 1, not 0"),
         (models, ["--modules", "1000000"], "modules, not 1000000"),
         (models, ["--plot", "x.txt"], "must end in .png, .svg or .pdf: x.txt"),
+        (pieces, ["--darts", "0"], "must be at least 1, not 0"),
         (traces, ["--plot", "nowhere/x.png"], "no such folder: nowhere"),
     ],
 )
