@@ -94,6 +94,27 @@ def test_options_to_try_exist(script: Path) -> None:
             assert f'"{option}"' in source
 
 
+# -- code
+
+
+@every_script
+def test_importing_a_script_does_nothing_and_a_main_guard_ends_it(script: Path) -> None:
+    *body, guard = syntax_tree(script).body
+    assert ast.unparse(guard) == "if __name__ == '__main__':\n    main()"
+    quiet = (
+        ast.Import,
+        ast.ImportFrom,
+        ast.Assign,
+        ast.AnnAssign,
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+    )
+    docstring, *rest = body
+    assert isinstance(docstring, ast.Expr)
+    assert not [ast.unparse(node) for node in rest if not isinstance(node, quiet)]
+
+
 # -- READMEs
 
 
