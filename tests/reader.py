@@ -172,15 +172,18 @@ def _end_all(process: "subprocess.Popen[bytes]", mark: str) -> list[str]:
     """Kill what is left of a run; return what was left, by command line.
 
     The resource tracker and the fork server of multiprocessing end by themselves once
-    they notice that the program is gone; they get HELPERS_GRACE seconds for it.
+    they notice that the program is gone; they get HELPERS_GRACE seconds for it. So does
+    a process that has lost its command line already, because it is about to end.
     """
     deadline = time.monotonic() + HELPERS_GRACE
     while left := list(_processes_of(process.pid, mark)):
-        helpers_only = all("from multiprocessing." in command for _, command in left)
-        if not helpers_only or time.monotonic() > deadline:
+        ending = all(
+            not command or "from multiprocessing." in command for _, command in left
+        )
+        if not ending or time.monotonic() > deadline:
             break
         time.sleep(0.01)
-    found = [command for _, command in left]
+    found = [command or f"process {member.pid}" for member, command in left]
     while left:  # until the system has carried out what kill() asks for
         for member, _ in left:
             with suppress(psutil.NoSuchProcess):
@@ -198,7 +201,7 @@ def _processes_of(group: int, mark: str) -> Iterator[tuple[psutil.Process, str]]
             ours = hasattr(os, "getpgid") and os.getpgid(process.pid) == group
             ours = ours or process.environ().get(_MARK) == mark
             if ours and process.status() != psutil.STATUS_ZOMBIE:
-                yield process, " ".join(process.cmdline()) or process.name()
+                yield process, " ".join(process.cmdline())
         except (psutil.Error, ProcessLookupError, PermissionError):
             continue
 
