@@ -1,4 +1,5 @@
 # /// script
+# requires-python = ">=3.11"
 # dependencies = ["matplotlib>=3.8.0"]
 # ///
 """A job with a serial part is measured on 1 … all cores and set beside Amdahl's law.
@@ -16,19 +17,20 @@ or that cores share a memory; so it is a bound. What the machine adds to it, you
 measure.
 
 Book: Chapter 2, example1.
-Try:  --workers 8
+Try:  --workers 4
 Try:  --seal 0
 Try:  --plot speedup.png
 
 Output:
     Python <version>, <cores> cores
-    search 0.33 s, seal 0.04 s
-    parallel fraction 89.1 %
+    without workers: search 0.07 s, seal 0.02 s
+    parallel fraction 82.3 %
 
-    workers     time  measured  Amdahl's law
-          1   0.37 s     1.00x         1.00x
+    workers   without      with  measured  Amdahl's law
+          2    0.09 s    0.06 s     1.53x         1.70x
     ...
-        any                           9.17x
+
+    <cores> workers: 1.53x; Amdahl's law: 1.70x, and 5.64x for any number
 """
 
 import argparse
@@ -48,7 +50,8 @@ from pathlib import Path
 
 FIRST = 10**10
 CHUNKS_PER_WORKER = 10
-ROUNDS = 5  # of which the fastest counts: other programs can only make a run slower
+MAX_WORKERS = 61  # of a process pool on Windows
+ROUNDS = 4  # of which the fastest counts: other programs can only make a run slower
 
 
 def is_prime(n: int) -> bool:
@@ -102,8 +105,13 @@ def run_job(
 
     Args:
         executor: searches them in `n_chunks` chunks. Without it they are searched here.
+
+    Raises:
+        ValueError: `n_chunks` is less than 1.
     """
     began = time.perf_counter()
+    if n_chunks < 1:
+        raise ValueError(f"need at least 1 chunk, not {n_chunks}")
     if executor is None:
         primes = primes_in(numbers)
     else:
@@ -155,9 +163,8 @@ def amdahl(parallel_fraction: float, n: float) -> float:
 
 
 def worker_counts(most: int) -> list[int]:
-    """Return the numbers of workers to measure: all up to 8, then every doubling."""
-    counts = [n for n in range(1, most + 1) if n <= 8 or n & (n - 1) == 0]
-    return counts if most in counts else [*counts, most]
+    """Return the numbers of workers to measure: 2, 3, 4, every doubling, and `most`."""
+    return [n for n in range(2, most + 1) if n in {3, most} or n & (n - 1) == 0]
 
 
 def plot(measured: dict[int, float], fraction: float, machine: str, file: Path) -> None:
@@ -193,7 +200,7 @@ def plot(measured: dict[int, float], fraction: float, machine: str, file: Path) 
     )
     axes.set_xlabel(f"number of workers ({machine})", fontsize=12)
     axes.set_ylabel("speed-up over one worker", fontsize=12)
-    axes.set_xticks(worker_counts(most))
+    axes.set_xticks([1, *worker_counts(most)])
     axes.legend(fontsize=12)
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
@@ -201,25 +208,21 @@ def plot(measured: dict[int, float], fraction: float, machine: str, file: Path) 
 
 @contextmanager
 def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of `n_workers` processes that leave Ctrl-C to this one."""
+    """A pool of `n_workers` processes that leave Ctrl-C to this one.
+
+    Ctrl-C has to wait while they start: half started, a pool cannot be ended in order.
+    Make it before any thread, which would let Ctrl-C through and should not be forked.
+    """
     ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c) as pool:
-        with ctrl_c_has_to_wait():  # half started, a pool cannot be ended in order
+        if sys.platform != "win32":  # has no signal masks
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
             list(pool.map(abs, range(n_workers)))
+        finally:
+            if sys.platform != "win32":
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         yield pool
-
-
-@contextmanager
-def ctrl_c_has_to_wait() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends; what starts in it never gets to see it."""
-    if sys.platform == "win32":  # has no signal masks
-        yield
-        return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def usable_cores() -> int:
@@ -231,10 +234,10 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def positive(text: str) -> int:
+def workers(text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    if not 2 <= number <= MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"must be in 2 … {MAX_WORKERS}, not {number}")
     return number
 
 
@@ -256,35 +259,39 @@ def picture(text: str) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--workers", type=positive, default=usable_cores())
+    default_workers = max(2, min(usable_cores(), MAX_WORKERS))
+    parser.add_argument("--workers", type=workers, default=default_workers)
     parser.add_argument("--seal", type=natural, default=1000, help="hashes per seal")
     parser.add_argument("--plot", type=picture, metavar="FILE")
     options = parser.parse_args()
     numbers, strength = range(FIRST, FIRST + 1000), options.seal
 
-    (alone,) = fastest(numbers, strength, [None])
-    fraction = alone.searching / alone.total
+    (first,) = fastest(numbers, strength, [None])
+    fraction = first.searching / first.total
     machine = f"Python {platform.python_version()}, {usable_cores()} cores"
     print(machine)
-    print(f"search {alone.searching:.2f} s, seal {alone.sealing:.2f} s")
+    print(
+        f"without workers: search {first.searching:.2f} s, seal {first.sealing:.2f} s"
+    )
     print(f"parallel fraction {100 * fraction:.1f} %")
     print()
-    print("workers     time  measured  Amdahl's law")
-    measured = {}
+    print("workers   without      with  measured  Amdahl's law")
+    measured = {1: 1.0}
     for n in worker_counts(options.workers):
-        if n == 1:
-            one = shared = alone
-        else:
-            with process_pool(n) as pool:
-                one, shared = fastest(
-                    numbers, strength, [None, pool], CHUNKS_PER_WORKER * n
-                )
-        measured[n] = one.total / shared.total
+        with process_pool(n) as pool:
+            alone, shared = fastest(
+                numbers, strength, [None, pool], CHUNKS_PER_WORKER * n
+            )
+        measured[n] = alone.total / shared.total
         print(
-            f"{n:7}  {shared.total:5.2f} s  {measured[n]:7.2f}x"
+            f"{n:7}  {alone.total:6.2f} s  {shared.total:6.2f} s  {measured[n]:7.2f}x"
             f"  {amdahl(fraction, n):11.2f}x"
         )
-    print(f"{'any':>7}                    {amdahl(fraction, math.inf):11.2f}x")
+    print()
+    print(
+        f"{n} workers: {measured[n]:.2f}x; Amdahl's law: {amdahl(fraction, n):.2f}x, "
+        f"and {amdahl(fraction, math.inf):.2f}x for any number"
+    )
     if options.plot:
         plot(measured, fraction, machine, options.plot)
 

@@ -1,7 +1,8 @@
 # /// script
+# requires-python = ">=3.11"
 # dependencies = ["matplotlib>=3.8.0"]
 # ///
-"""Gustafson's law: who has a larger machine does a larger job in the same time.
+"""Gustafson's law: a larger machine does a larger job in the same time.
 
 Amdahl's law asks how soon a given job can be done. But nobody forecasts yesterday's
 weather faster; with more processors one takes a finer grid. Let the work that can be
@@ -15,8 +16,9 @@ There is no limit to it, and no contradiction to Amdahl either. His p is a fract
 the work, which changes when the job grows; put the fraction of the grown job into
 Amdahl's law, and both laws give the same figure (checked below for 10,000 machines).
 
-The last lines try it out: each worker process gets a share of the same size, so the
-job grows with the machine, but the time does not.
+The last lines try it out: each worker process gets a share of the same size, so that
+the job grows with the number of workers. As far as the machine really has a core for
+each, the time does not.
 
 John L. Gustafson, "Reevaluating Amdahl's law", Communications of the ACM 31 (5),
 1988.
@@ -32,13 +34,13 @@ Output:
     n =     8      5.93       7.65
     n =    64     15.42      60.85
     n = 1,024     19.64     972.85
-    the laws agree about the grown job on 10,000 machines of 10,000
+    about the grown job, both laws say the same (10,000 cases)
 
-    a job, 1 process                       0.10 s
-    grown <cores> times, <cores> processes           0.16 s
-    grown <cores> times, 1 process             0.25 s
+    a job                   in processes      in one
+    as it is                                  0.03 s
+    <cores> times the parallel part     0.03 s      0.06 s
 
-    scaled speed-up 1.54x, by Gustafson's law 1.92x
+    scaled speed-up 1.81x, by Gustafson's law 1.91x
 """
 
 import argparse
@@ -57,6 +59,7 @@ from pathlib import Path
 PROCESSORS = (1, 2, 4, 8, 64, 1024)
 SERIAL_STEPS = 10_000  # of hashing, before the shares are handed out
 SHARE_STEPS = 90_000  # of hashing, for each worker
+MAX_WORKERS = 61  # of a process pool on Windows
 ROUNDS = 6  # of which the fastest counts: other programs can only make a run slower
 
 
@@ -71,17 +74,18 @@ def scaled_speedup(parallel_fraction: float, n: float) -> float:
     Raises:
         ValueError: an argument is out of its range.
     """
-    if not 0 <= parallel_fraction <= 1:
-        raise ValueError(f"parallel fraction must be in 0 … 1: {parallel_fraction}")
-    if not n >= 1:
-        raise ValueError(f"number of processors must be at least 1: {n}")
+    _check(parallel_fraction, n)
     return 1 + parallel_fraction * (n - 1)  # exactly 1 for one processor
 
 
 def amdahl_speedup(parallel_fraction: float, n: float) -> float:
-    """Return the speed-up of a job that does not grow (example02)."""
-    time_left = 1 - parallel_fraction * (1 - 1 / n)
-    return 1 / time_left if time_left > 0 else math.inf
+    """Return the speed-up of a job that does not grow (example02).
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    _check(parallel_fraction, n)
+    return n / (n - parallel_fraction * (n - 1))
 
 
 def fraction_of_work(parallel_fraction: float, n: float) -> float:
@@ -91,6 +95,13 @@ def fraction_of_work(parallel_fraction: float, n: float) -> float:
         ValueError: an argument is out of its range.
     """
     return parallel_fraction * n / scaled_speedup(parallel_fraction, n)
+
+
+def _check(parallel_fraction: float, n: float) -> None:
+    if not 0 <= parallel_fraction <= 1:
+        raise ValueError(f"parallel fraction must be in 0 … 1: {parallel_fraction}")
+    if not 1 <= n < math.inf:
+        raise ValueError(f"number of processors must be at least 1, and finite: {n}")
 
 
 def reconcile() -> int:
@@ -117,10 +128,11 @@ def work(steps: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds that a job took, in all and for its serial part."""
+    """Seconds that a job took, in all and for its serial part, and its answers."""
 
     total: float
     serial: float
+    answers: list[bytes]
 
 
 def grown_job(n: int, pool: Executor | None) -> Timing:
@@ -129,8 +141,8 @@ def grown_job(n: int, pool: Executor | None) -> Timing:
     work(SERIAL_STEPS)
     serial = time.perf_counter() - began
     shares = [SHARE_STEPS] * n
-    list(pool.map(work, shares) if pool else map(work, shares))
-    return Timing(time.perf_counter() - began, serial)
+    answers = list(pool.map(work, shares) if pool else map(work, shares))
+    return Timing(time.perf_counter() - began, serial, answers)
 
 
 def plot(file: Path, parallel_fraction: float = 0.95) -> None:
@@ -172,25 +184,21 @@ def plot(file: Path, parallel_fraction: float = 0.95) -> None:
 
 @contextmanager
 def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of `n_workers` processes that leave Ctrl-C to this one."""
+    """A pool of `n_workers` processes that leave Ctrl-C to this one.
+
+    Ctrl-C has to wait while they start: half started, a pool cannot be ended in order.
+    Make it before any thread, which would let Ctrl-C through and should not be forked.
+    """
     ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c) as pool:
-        with ctrl_c_has_to_wait():  # half started, a pool cannot be ended in order
+        if sys.platform != "win32":  # has no signal masks
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
             list(pool.map(abs, range(n_workers)))
+        finally:
+            if sys.platform != "win32":
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         yield pool
-
-
-@contextmanager
-def ctrl_c_has_to_wait() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends; what starts in it never gets to see it."""
-    if sys.platform == "win32":  # has no signal masks
-        yield
-        return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def usable_cores() -> int:
@@ -209,6 +217,13 @@ def positive(text: str) -> int:
     return number
 
 
+def workers(text: str) -> int:
+    number = positive(text)
+    if number > MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_WORKERS}, not {number}")
+    return number
+
+
 def picture(text: str) -> Path:
     path = Path(text)
     if path.suffix not in {".png", ".svg", ".pdf"}:
@@ -221,7 +236,7 @@ def picture(text: str) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--workers", type=positive, default=max(2, min(4, usable_cores()))
+        "--workers", type=workers, default=max(2, min(4, usable_cores()))
     )
     parser.add_argument("--plot", type=picture, metavar="FILE")
     options = parser.parse_args()
@@ -231,7 +246,7 @@ def main() -> None:
     for count in PROCESSORS:
         fixed, scaled = amdahl_speedup(0.95, count), scaled_speedup(0.95, count)
         print(f"n = {count:5,}  {fixed:8.2f}  {scaled:9.2f}")
-    print(f"the laws agree about the grown job on {reconcile():,} machines of 10,000")
+    print(f"about the grown job, both laws say the same ({reconcile():,} cases)")
     print()
     with process_pool(n) as pool:
         # In turns, so that a busy moment of the machine hits all three alike.
@@ -243,10 +258,14 @@ def main() -> None:
         min(timings, key=lambda timing: timing.total)
         for timings in zip(*runs, strict=True)
     )
+    if any(one.answers != all_.answers[:1] for one, all_, _ in runs) or any(
+        one.answers != other.answers for _, one, other in runs
+    ):
+        raise SystemExit("the answers differ")
     fraction = 1 - grown.serial / grown.total
-    print(f"a job, 1 process                      {small.total:5.2f} s")
-    print(f"grown {n} times, {n} processes          {grown.total:5.2f} s")
-    print(f"grown {n} times, 1 process            {alone.total:5.2f} s")
+    print("a job                   in processes      in one")
+    print(f"as it is                              {small.total:8.2f} s")
+    print(f"{n} times the parallel part {grown.total:8.2f} s  {alone.total:8.2f} s")
     print()
     print(
         f"scaled speed-up {alone.total / grown.total:.2f}x, "

@@ -1,4 +1,5 @@
 # /// script
+# requires-python = ">=3.11"
 # dependencies = ["matplotlib>=3.8.0", "numpy>=1.26.0"]
 # ///
 """The Universal Scalability Law finds the machine size beyond which more is less.
@@ -32,29 +33,20 @@ Try:  --fit-up-to 16
 Try:  --plot usl.png
 
 Output:
-        in common rounds         each on its own
-      n  machine     law   error  machine     law   error
-      1     0.98    0.95   -0.03     0.98    0.98    0.00   fitted
-      2     1.88    1.86   -0.01     1.96    1.96    0.00   fitted
-      4     3.58    3.58    0.00     3.92    3.92    0.00   fitted
-      6     5.16    5.17    0.00     5.87    5.87    0.00   fitted
-      8     6.63    6.64    0.00     7.82    7.82    0.00   fitted
-     12     9.22    9.22    0.00    11.70   11.70    0.00   fitted
-     16    11.42   11.41    0.00    15.55   15.56    0.00   fitted
-     24    14.79   14.79    0.00    23.14   23.12    0.00   fitted
-     32    17.12   17.12    0.00    30.43   30.44    0.00   fitted
-     48    19.68   19.72    0.00    33.95   44.06    0.30
-     64    20.56   20.66    0.00    30.62   56.00    0.83
-     80    20.57   20.73    0.01    27.89   66.02    1.37
-     96    20.13   20.34    0.01    25.61   74.07    1.89
-    128    18.75   19.00    0.01    22.00   84.71    2.85
-    192    15.74   16.06    0.02    17.17   90.31    4.26
-    256    13.34   13.66    0.02    14.07   85.68    5.09
+             in common rounds         each on its own
+      n  machine   law  error in %  machine   law  error in %
+      1      1.0   0.9          -3      1.0   1.0           0   fitted
+      4      3.6   3.6           0      3.9   3.9           0   fitted
+     16     11.4  11.4           0     15.5  15.6           0   fitted
+     32     17.1  17.1           0     30.4  30.4           0   fitted
+     64     20.6  20.7           0     30.6  56.0          83
+    128     18.7  19.0           1     22.0  84.7         285
+    256     13.3  13.7           2     14.1  85.7         509
 
                             contention  coherency  peak
     fitted up to 32             0.0191   0.000182    73
     built into the machine      0.0196   0.000196    71
-    fitted: SPARCcenter         0.0277   0.000104    97
+    SPEC SDM 91 (users)         0.0277   0.000104    97
     the best of the simulated machines has 80 processors
 """
 
@@ -65,10 +57,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 128, 192, 256)  # processors
+SHOWN = (1, 4, 16, 32, 64, 128, 256)
 PRIVATE = 1.0  # time that a processor computes between two uses of the lock
 LOCKED = 0.02  # time that it holds the lock
 TELLING = 0.0002  # additional time with the lock, for each other processor
@@ -76,11 +71,15 @@ JITTER = 0.1  # PRIVATE varies by so much, either way
 OPERATIONS = 20_000  # to simulate for each size
 
 
-# Throughput of a SPARCcenter 2000 by load, in the SPEC SDM 91 benchmark. The R package
-# "usl" fits contention 0.0277285, coherency 0.0001044 and a peak of 96.52 to it.
+# Throughput of a SPARCcenter 2000 by number of simulated users, in the SPEC SDM 91
+# benchmark (Gunther, "Guerrilla Capacity Planning", 2007). The R package "usl" finds
+# contention 0.0277285, coherency 0.0001044 and the peak at 96.52 users.
 SPEC_SDM91 = {
     1: 64.9, 18: 995.9, 36: 1652.4, 72: 1853.2, 108: 1828.9, 144: 1775.0, 216: 1702.2,
 }  # fmt: skip
+
+
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,10 @@ class Scalability:
 
     Attributes:
         one: throughput of one processor, in operations per unit of time.
-        contention: fraction of an operation in which nobody else can do the same.
-        coherency: cost of every pair of processors, as a fraction of an operation.
+        contention: part of the time of an operation that only one processor at a time
+            can spend, 0 … 1.
+        coherency: time that each other processor adds to that part, in times of an
+            operation.
     """
 
     one: float
@@ -121,16 +122,17 @@ def fit(sizes: Sequence[float], throughputs: Sequence[float]) -> Scalability:
     """Fit the law to measurements, by least squares of the throughputs.
 
     n / throughput is linear in three unknowns, 1 / one, contention / one and
-    coherency / one. Its linear least squares are the start; Gauss-Newton steps then
-    minimize the errors of the throughputs themselves. A coefficient that would become
-    negative has no meaning and is left out.
+    coherency / one. Its linear least squares are the start; Gauss-Newton steps, halved
+    where they go too far, then minimize the errors of the throughputs themselves. A
+    coefficient that would become negative has no meaning and is left out.
 
     Args:
         sizes: numbers of processors, at least three different ones.
         throughputs: what was measured with each, in operations per unit of time.
 
     Raises:
-        ValueError: too few measurements, or some that cannot be.
+        ValueError: too few measurements, some that cannot be, or some that have nothing
+            to do with the law.
     """
     if len(sizes) != len(throughputs):
         raise ValueError(f"{len(sizes)} sizes, but {len(throughputs)} throughputs")
@@ -145,25 +147,49 @@ def fit(sizes: Sequence[float], throughputs: Sequence[float]) -> Scalability:
     terms = np.column_stack([np.ones_like(n), n - 1, n * (n - 1)])
     used = [0, 1, 2]
     while True:
-        a = terms[:, used]
-        c = np.linalg.lstsq(a, n / x, rcond=None)[0]
-        for _ in range(100):
-            time = a @ c
-            slope = -(n / time**2)[:, None] * a
-            step = np.linalg.lstsq(slope, x - n / time, rcond=None)[0]
-            c = c + step
-            if np.abs(step).max() <= 1e-12 * np.abs(c).max():
-                break
+        c = _least_squares(terms[:, used], n, x)
         negative = [k for k, value in zip(used, c, strict=True) if k and value < 0]
         if not negative:
             break
         used.remove(negative[-1])
+    if c[0] <= 0:
+        raise ValueError(
+            f"no such law describes these throughputs: {list(throughputs)}"
+        )
     found = dict(zip(used, (float(value) for value in c), strict=True))
     return Scalability(
         one=1 / found[0],
         contention=found.get(1, 0.0) / found[0],
         coherency=found.get(2, 0.0) / found[0],
     )
+
+
+def _least_squares(terms: Floats, n: Floats, x: Floats) -> Floats:
+    """Return the coefficients c that bring n / (terms @ c) closest to x."""
+    weight = x / n  # relative errors, so that small sizes count as much as large ones
+    c = np.linalg.lstsq(terms * weight[:, None], np.ones_like(n), rcond=None)[0]
+    error = _error(terms @ c, n, x)
+    if error == math.inf:  # begin with a machine that never waits instead
+        c = np.zeros_like(c)
+        c[0] = np.median(n / x)
+        error = _error(terms @ c, n, x)
+    for _ in range(100):
+        time = terms @ c
+        slope = -(n / time**2)[:, None] * terms
+        step = np.linalg.lstsq(slope, x - n / time, rcond=None)[0]
+        # Of a step that goes too far, take as much as makes the error smaller.
+        while (trial := _error(terms @ (c + step), n, x)) > error:
+            step = step / 2
+        c, error = c + step, trial
+        if np.abs(step).max() <= 1e-12 * np.abs(c).max():
+            break
+    return c
+
+
+def _error(time: Floats, n: Floats, x: Floats) -> float:
+    if time.min() <= 0:  # no throughput takes no time, or less
+        return math.inf
+    return float(((n / time - x) ** 2).sum())
 
 
 def simulate(n: int, in_rounds: bool, seed: int = 1) -> float:
@@ -176,13 +202,18 @@ def simulate(n: int, in_rounds: bool, seed: int = 1) -> float:
     Args:
         in_rounds: all processors meet before any begins its next operation; otherwise
             each goes on as soon as it can.
+
+    Raises:
+        ValueError: `n` is less than 1.
     """
+    if n < 1:
+        raise ValueError(f"number of processors must be at least 1: {n}")
     rng = random.Random(seed)
     hold = LOCKED + TELLING * (n - 1)
-    at_the_lock = [
-        0.0
-    ] * n  # a heap: when each processor came, or will come, to the lock
-    at_the_meeting: list[float] = []  # when each came there, in this round
+    # A heap of when each processor came, or will come, to the lock.
+    at_the_lock = [0.0] * n
+    # When those that are done with the present round came to the meeting.
+    at_the_meeting: list[float] = []
     lock_free = now = 0.0
     done = 0
     while done < OPERATIONS:
@@ -279,16 +310,14 @@ def main() -> None:
     law = fit(known, [rounds[n] for n in known])
     law_free = fit(known, [free[n] for n in known])
 
-    print(f"{'in common rounds':>20}{'each on its own':>24}")
-    print("  n  machine     law   error  machine     law   error")
-    for n in SIZES:
-        row = ""
+    print("         in common rounds         each on its own")
+    print("  n  machine   law  error in %  machine   law  error in %")
+    for n in SHOWN:
+        row = f"{n:3}"
         for machine, fitted in [(rounds[n], law), (free[n], law_free)]:
-            error = fitted.throughput(n) / machine - 1
-            row += (
-                f"{machine:9.2f}{fitted.throughput(n):8.2f}{round(error, 2) + 0:8.2f}"
-            )
-        print(f"{n:3}{row}" + ("   fitted" if n <= last else ""))
+            percent = round(100 * (fitted.throughput(n) / machine - 1))
+            row += f"{machine:9.1f}{fitted.throughput(n):6.1f}{percent:12}"
+        print(row + ("   fitted" if n <= last else ""))
     print()
     built_in = Scalability(1, LOCKED / (PRIVATE + LOCKED), TELLING / (PRIVATE + LOCKED))
     sparc = fit(list(SPEC_SDM91), list(SPEC_SDM91.values()))
@@ -297,7 +326,7 @@ def main() -> None:
     for name, found in [
         (f"fitted up to {last}", law),
         ("built into the machine", built_in),
-        ("fitted: SPARCcenter", sparc),
+        ("SPEC SDM 91 (users)", sparc),
     ]:
         print(
             f"{name:22}{found.contention:12.4f}{found.coherency:11.6f}{found.peak:6.0f}"

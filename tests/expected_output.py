@@ -25,6 +25,8 @@ from dataclasses import dataclass
 
 UNITS = ("KiB", "MiB", "MB/s", "GB/s", "/s", "ms", "µs", "ns", "s", "%", "x")
 
+_MODEL = r"(?:none|sequential|asyncio|threads|processes|subinterpreters)"
+
 PLACEHOLDERS = {
     "<pid>": r"\d+",
     "<port>": r"\d+",
@@ -33,7 +35,7 @@ PLACEHOLDERS = {
     "<path>": r"\S(?:.*\S)?",
     "<address>": r"0x[0-9a-fA-F]+|(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:]+\])(?::\d+)?",
     "<gil>": r"on|off",
-    "<fastest>": r"[a-z]+(?: [a-z]+)*",  # whatever measured fastest, by its name
+    "<model>": rf"{_MODEL}(?: and {_MODEL})*",  # what a measurement comes out for
 }
 
 ANY_LINES = "..."
@@ -206,7 +208,11 @@ def record(source: str, printed: Sequence[str]) -> str:
     if ANY_LINES in old.lines:
         if complaint := disagreement(old, printed):
             raise ValueError(f"mend the output by hand, it holds '...': {complaint}")
-        return source
+        head = old.lines.index(ANY_LINES)
+        tail = len(old.lines) - head - 1
+        if old.any_order or ANY_LINES in old.lines[head + 1 :]:
+            return source  # which lines the dots stood for is anybody's guess
+        printed = [*printed[:head], ANY_LINES, *printed[len(printed) - tail :]]
     new = [f"    {line}".rstrip() for line in _keep_placeholders(old.lines, printed)]
     return "\n".join([*lines[:first], *new, *lines[end:]]) + "\n"
 

@@ -56,7 +56,8 @@ class Run:
     @property
     def needs(self) -> str | None:
         """The line `needs …` of a script that cannot run here, None if it can."""
-        if self.status == NEEDS_STATUS and re.fullmatch(r"needs .+\n", self.stdout):
+        only_that = self.complaints == (f"exit status {NEEDS_STATUS}",)
+        if only_that and re.fullmatch(r"needs .+\n", self.stdout):
             return self.stdout.strip()
         return None
 
@@ -72,6 +73,7 @@ def run_script(
     *arguments: str,
     limit: float = LIMIT,
     start_method: str | None = None,
+    interrupt: bool = False,
 ) -> Run:
     """Run `script` in an interpreter of its own and watch what it does.
 
@@ -79,6 +81,9 @@ def run_script(
         limit: seconds after which the script and all its processes are killed.
         start_method: how multiprocessing is to start processes unless the script asks
             for a certain way; None leaves the interpreter's default.
+        interrupt: press Ctrl-C, as soon as the script has printed something or started
+            a process. The exit status is not looked at then, and stderr may hold one
+            traceback.
     """
     complaints = []
     before = _repository()
@@ -108,6 +113,9 @@ def run_script(
             )
             status: int | None = None
             try:
+                if interrupt:
+                    _wait_until_busy(process, out_path)
+                    os.killpg(process.pid, signal.SIGINT)
                 status = process.wait(limit)
             except subprocess.TimeoutExpired:
                 complaints.append(f"still running after {limit:g} s (stacks on stderr)")
@@ -128,10 +136,18 @@ def run_script(
         path for path in before | after if before.get(path) != after.get(path)
     ]:
         complaints.append(f"changed in the repository: {', '.join(sorted(changed))}")
-    if status not in {0, None}:
-        complaints.append(f"exit status {status}")
-    if stderr and status is not None:
-        complaints.append("something on stderr")
+    if interrupt:
+        chained = "During handling of the above exception, another exception occurred:"
+        tracebacks = stderr.count("Traceback (most recent call last):")
+        if tracebacks - stderr.count(chained) > 1:
+            complaints.append("more than one traceback")
+        if stderr and "KeyboardInterrupt" not in stderr and status is not None:
+            complaints.append("something else than a KeyboardInterrupt on stderr")
+    else:
+        if status not in {0, None}:
+            complaints.append(f"exit status {status}")
+        if stderr and status is not None:
+            complaints.append("something on stderr")
     return Run(status, stdout, stderr, tuple(complaints))
 
 
@@ -150,14 +166,29 @@ def _environment(temporary: Path) -> dict[str, str]:
 
 
 def _repository() -> dict[str, tuple[int, int]]:
-    """Return modification time and size of every file that a script might damage."""
-    paths = [*ROOT.glob("*"), *ROOT.glob("Chapter*/**/*")]
+    """Return modification time and size of all that a script might damage or add.
+
+    Of a folder only its being there counts: its time changes with caches.
+    """
+    paths = [*ROOT.glob("*"), *ROOT.glob("Chapter*/**/*"), *ROOT.glob("tests/*")]
     return {
         path.relative_to(ROOT).as_posix(): (stat.st_mtime_ns, stat.st_size)
+        if path.is_file()
+        else (0, 0)
         for path in paths
-        if path.is_file() and path.parent.name != "__pycache__"
+        if "__pycache__" not in path.parts and not path.name.startswith(".")
         for stat in [path.stat()]
     }
+
+
+def _wait_until_busy(process: "subprocess.Popen[bytes]", out_path: Path) -> None:
+    """Return when a script has printed something, started a process, or ended."""
+    own = psutil.Process(process.pid)
+    with suppress(psutil.NoSuchProcess):
+        while process.poll() is None and not out_path.stat().st_size:
+            if own.children():
+                break
+            time.sleep(0.001)
 
 
 def _dump_stacks(process: "subprocess.Popen[bytes]") -> None:

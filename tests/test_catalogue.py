@@ -2,9 +2,11 @@
 
 import ast
 import re
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from expected_output import disagreement, line_pattern, read_output
@@ -86,12 +88,20 @@ def test_docstring_ends_with_a_readable_output(script: Path) -> None:
     assert docstring_of(script).endswith(output.lines[-1]), "text after the output"
 
 
-@every_script
-def test_options_to_try_exist(script: Path) -> None:
-    source = script.read_text("utf-8")
-    for line in re.findall(r"^Try: +(.*)$", docstring_of(script), re.MULTILINE):
-        for option in re.findall(r"--[a-z-]+", line):
-            assert f'"{option}"' in source
+def lines_to_try() -> list[Any]:
+    return [
+        pytest.param(script, line, id=f"{name_of(script)} {line}")
+        for script in SCRIPTS
+        for line in re.findall(r"^Try: +(--.*)$", docstring_of(script), re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize(("script", "line"), lines_to_try())
+def test_what_to_try_can_be_tried(script: Path, line: str, tmp_path: Path) -> None:
+    """With `--help` at the end, all that stands before it is still checked."""
+    command = [sys.executable, str(script), *line.split(), "--help"]
+    help_ = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert help_.returncode == 0, help_.stderr.decode()
 
 
 # -- code
@@ -113,6 +123,28 @@ def test_importing_a_script_does_nothing_and_a_main_guard_ends_it(script: Path) 
     docstring, *rest = body
     assert isinstance(docstring, ast.Expr)
     assert not [ast.unparse(node) for node in rest if not isinstance(node, quiet)]
+
+
+# Small helpers that scripts repeat, so that each can be copied. They must stay alike.
+REPEATED = {
+    "gil_state",
+    "picture",
+    "positive",
+    "process_pool",
+    "side_by_side",
+    "usable_cores",
+}
+
+
+def test_repeated_helpers_are_the_same_everywhere() -> None:
+    found: dict[str, dict[str, str]] = {}
+    for script in SCRIPTS:
+        for node in syntax_tree(script).body:
+            if isinstance(node, ast.FunctionDef) and node.name in REPEATED:
+                found.setdefault(node.name, {})[name_of(script)] = ast.unparse(node)
+    assert found.keys() == REPEATED
+    for name, sources in found.items():
+        assert len(set(sources.values())) == 1, f"{name} differs: {sorted(sources)}"
 
 
 # -- READMEs
@@ -160,6 +192,13 @@ def index_of_concepts() -> dict[str, list[str]]:
 def test_index_is_in_alphabetical_order() -> None:
     concepts = [concept.casefold() for concept in index_of_concepts()]
     assert concepts == sorted(concepts)
+
+
+def test_labels_of_the_index_say_where_they_lead() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    links = re.findall(r"\[(Chapter\d\d/[^\]]+)\]\(([^)]+)\)", readme)
+    assert links
+    assert not [link for link in links if not link[1].startswith(link[0])]
 
 
 @every_script
@@ -251,6 +290,9 @@ def test_every_requirement_has_a_minimum_and_a_reason() -> None:
 def test_ci_runs_the_command_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert len(re.findall(r"^python3 .* -m pytest$", readme, re.MULTILINE)) == 1
+    run = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert "grep -m 1 -E '^python3 .* -m pytest$' README.md" in run
+    assert re.search(r'^eval "\$test_command', run, re.MULTILINE)
 
 
 def test_readme_shows_what_the_first_script_prints() -> None:

@@ -7,10 +7,12 @@ import struct
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -117,6 +119,27 @@ def test_jobs_run_in_turns_and_the_fastest_run_counts(
     assert log == ["a", "b", "a", "b"]
 
 
+def test_a_wrong_result_in_any_round_is_noticed() -> None:
+    results = iter(["right", "wrong", "right"])
+    with pytest.raises(ValueError, match="a: not the same result"):
+        primes.side_by_side({"a": lambda: next(results)}, rounds=3)
+
+
+def test_the_work_is_left_to_the_executor() -> None:
+    class Spy(Executor):
+        submitted = 0
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
+            self.submitted += 1
+            future: Future[Any] = Future()
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+    spy = Spy()
+    assert primes.primes_with(spy, range(100), 7) == primes.primes_in(range(100))
+    assert spy.submitted == 7
+
+
 # -- example02
 
 
@@ -132,6 +155,8 @@ def test_a_chain_is_f_applied_again_and_again() -> None:
 def test_a_chain_has_no_negative_length() -> None:
     with pytest.raises(ValueError, match="-1"):
         chains.chain(b"x", -1)
+    with pytest.raises(ValueError, match="-1"):
+        chains.chain_with_threads(b"x", -1, 2, chains.Gauge())
 
 
 @given(st.binary(), st.integers(0, 20), st.integers(0, 20))
@@ -145,14 +170,28 @@ def test_a_chain_can_be_continued(seed: bytes, first: int, more: int) -> None:
 def test_threads_that_all_read_first_make_one_step(n_threads: int) -> None:
     all_have_read = threading.Barrier(n_threads)
     shared = chains.SharedValue(b"x", between=all_have_read.wait)
-    chains.run_threads(shared.advance, n_threads)
+    chains.run_together(shared.advance, n_threads, all_have_read)
     assert shared.value == chains.chain(b"x", 1)
+
+
+def test_a_thread_that_fails_does_not_keep_the_others_at_the_barrier() -> None:
+    barrier = threading.Barrier(3)
+    names = iter(["first", "second", "third"])
+
+    def target() -> None:
+        if next(names) == "third":
+            raise KeyError("cannot begin")
+        barrier.wait()
+
+    with pytest.raises((KeyError, threading.BrokenBarrierError)):
+        chains.run_together(target, 3, barrier)
+    assert barrier.broken
 
 
 def test_steps_one_after_the_other_are_all_made() -> None:
     shared = chains.SharedValue(b"x")
     for _ in range(8):
-        chains.run_threads(shared.advance, 1)
+        shared.advance()
     assert shared.value == chains.chain(b"x", 8)
 
 
@@ -173,7 +212,7 @@ def test_the_gauge_sees_threads_that_are_inside_together() -> None:
         with gauge:
             together.wait()
 
-    chains.run_threads(enter, 3)
+    chains.run_together(enter, 3, together)
     assert gauge.most == 3
     with gauge:
         assert gauge.most == 3
@@ -202,6 +241,20 @@ def test_every_question_gets_its_own_answer(
         question.encode().upper() for question in QUESTIONS
     ]
     assert threading.active_count() == threads
+
+
+@every_client
+def test_no_questions_get_no_answers(
+    ask_all: Callable[[waits.Address, list[str]], list[str]],
+) -> None:
+    assert ask_all(("127.0.0.1", 1), []) == []
+
+
+def test_a_question_is_one_line() -> None:
+    with pytest.raises(ValueError, match="more than one line"):
+        waits.ask(("127.0.0.1", 1), "two\nlines")
+    with pytest.raises(ValueError, match="more than one line"):
+        asyncio.run(waits.ask_async(("127.0.0.1", 1), "two\nlines"))
 
 
 @every_client
@@ -253,8 +306,24 @@ def test_a_server_that_never_answers_is_not_waited_for(
         address = "127.0.0.1", listener.getsockname()[1]
         with pytest.raises(TimeoutError):
             waits.ask(address, "question")
-        with pytest.raises(TimeoutError):
-            asyncio.run(waits.ask_async(address, "question"))
+        for question in ("question", "x" * 50_000_000):  # the second is never read
+            with pytest.raises(TimeoutError):
+                asyncio.run(waits.ask_async(address, question))
+
+
+@pytest.mark.parametrize("module", [waits, models])
+def test_a_client_that_says_nothing_does_not_keep_the_server(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", 0.05)
+    server = (
+        waits.slow_server(0.01)
+        if module is waits
+        else models.slow_server(tmp_path, 0.01)
+    )
+    with server as address:
+        silent = socket.create_connection(address)
+    silent.close()
 
 
 # -- example04
@@ -273,8 +342,9 @@ def test_a_file_is_fetched_whole(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_bytes(b"x" * 300_000)
     with models.slow_server(tmp_path, 0.001) as address:
-        assert models.fetch(address, module) == 300_000
-        assert asyncio.run(models.fetch_async(address, module)) == 300_000
+        crc = zlib.crc32(module.read_bytes())
+        assert models.fetch(address, module) == crc
+        assert asyncio.run(models.fetch_async(address, module)) == crc
 
 
 @pytest.mark.parametrize(
@@ -316,8 +386,8 @@ def test_clients_that_hang_up_do_not_disturb_the_servers(
         ((1.0, 1.0, 1.0, 0.5), "processes"),
         ((1.0, 1.0, 0.55, 0.5), "threads"),
         ((1.0, 0.1, 0.1, 0.2), "asyncio"),
-        ((1.19, 1.0, 1.0, 1.0), "sequential"),
-        ((1.21, 1.0, 1.0, 1.0), "asyncio"),
+        ((1.24, 1.0, 1.0, 1.0), "sequential"),
+        ((1.26, 1.0, 1.0, 1.0), "asyncio"),
     ],
 )
 def test_the_lightest_model_that_is_fast_enough_is_recommended(
@@ -329,14 +399,15 @@ def test_the_lightest_model_that_is_fast_enough_is_recommended(
 def test_all_models_do_the_same_work(tmp_path: Path) -> None:
     modules = [tmp_path / f"{n}.py" for n in range(3)]
     for n, module in enumerate(modules):
-        module.write_text(f"x = {n}\n" * n)
+        module.write_text(f"x{n} = {n}\n" * n)
     with ThreadPoolExecutor(3) as threads, ThreadPoolExecutor(3) as processes:
-        seconds = models.measure(
+        seconds, answers = models.measure(
             models.parse, models.in_coroutine(models.parse), modules, threads, processes
         )
+        assert answers == [0, 1, 1]
         assert list(seconds) == list(models.MODELS)
         assert all(0 < value < math.inf for value in seconds.values())
-        with pytest.raises(ValueError, match="the answers differ"):
+        with pytest.raises(ValueError, match="asyncio: "):
             models.measure(
                 models.parse,
                 models.in_coroutine(models.compress),
@@ -386,6 +457,17 @@ def test_tasks_begin_together_in_threads_and_processes() -> None:
         waiting = trace(traces.wait, 3)
         assert traces.most_at_once(waiting) == 3
         assert traces.cores_busy(waiting) < 0.5
+
+
+def test_what_is_concurrent_and_what_is_parallel() -> None:
+    runs = {
+        "one by one": [Trace(0, 1, 1), Trace(1, 2, 1)],
+        "turns": [Trace(0, 2, 1), Trace(0, 2, 1)],
+        "both": [Trace(0, 1, 1), Trace(0, 1, 1)],
+    }
+    assert traces.concurrent(runs) == "turns and both"
+    assert traces.parallel(runs) == "both"
+    assert traces.parallel({"turns": runs["turns"]}) == "none"
 
 
 def test_two_computing_threads_share_the_gil() -> None:

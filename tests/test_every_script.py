@@ -5,6 +5,7 @@ printed into their docstrings. Read the diff.
 """
 
 import ast
+import os
 import platform
 from pathlib import Path
 
@@ -36,12 +37,17 @@ def starts_processes(script: Path) -> bool:
     return bool(imported & {"multiprocessing", "ProcessPoolExecutor"})
 
 
-def run_or_skip(script: Path, *, start_method: str | None = None) -> Run:
+def run_or_skip(
+    script: Path,
+    *arguments: str,
+    start_method: str | None = None,
+    interrupt: bool = False,
+) -> Run:
     """Run a script; skip the test if the script says that it cannot run here."""
     wanted = SpecifierSet(script_metadata(script).get("requires-python", ""))
     if not wanted.contains(platform.python_version(), prereleases=True):
         pytest.skip(f"needs Python {wanted}")
-    run = run_script(script, start_method=start_method)
+    run = run_script(script, *arguments, start_method=start_method, interrupt=interrupt)
     if run.needs is not None:
         pytest.skip(run.needs)
     return run
@@ -71,3 +77,23 @@ def test_processes_can_be_spawned(script: Path) -> None:
     run = run_or_skip(script, start_method="spawn")
     assert not run.complaints, run.report()
     check_output(script, run)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_ctrl_c_ends_the_script_in_order(script: Path) -> None:
+    run = run_or_skip(script, interrupt=True)
+    assert not run.complaints, run.report()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [script for script in SCRIPTS if '"--plot"' in script.read_text("utf-8")],
+    ids=name_of,
+)
+def test_picture_is_drawn(script: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    run = run_or_skip(script, "--plot", str(picture))
+    assert not run.complaints, run.report()
+    check_output(script, run)
+    assert picture.read_bytes().startswith(b"\x89PNG")

@@ -180,6 +180,7 @@ def test_a_missing_main_guard_is_seen_under_spawn(tmp_path: Path) -> None:
         ("print('no'); raise SystemExit(77)", None),
         ("print('needs a moon')", None),
         ("print('needs a moon'); print('and stars'); raise SystemExit(77)", None),
+        ("open('x', 'w').close(); print('needs a moon'); raise SystemExit(77)", None),
     ],
 )
 def test_a_script_says_in_one_line_what_it_needs(
@@ -188,6 +189,39 @@ def test_a_script_says_in_one_line_what_it_needs(
     script = tmp_path / "script.py"
     script.write_text(source)
     assert run_script(script).needs == needs
+
+
+@posix_only
+def test_a_chorus_of_tracebacks_is_heard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, time\nif __name__ == '__main__':\n"
+        "    child = multiprocessing.Process(target=time.sleep, args=(60,))\n"
+        "    child.start()\n    child.join()\n"
+    )
+    run = run_script(script, interrupt=True)
+    assert "more than one traceback" in run.complaints
+
+
+@posix_only
+def test_an_interrupted_script_must_end_and_leave_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import time\nprint('busy')\ntime.sleep(60)\n")
+    run = run_script(script, interrupt=True)
+    assert run.complaints == ()
+    assert run.status not in {0, None}
+    script.write_text(
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "print('busy')\ntime.sleep(60)\n"
+    )
+    run = run_script(script, interrupt=True, limit=1)
+    assert complaint_of(run).startswith("still running")
+    script.write_text(
+        "import subprocess\nsubprocess.Popen(['sleep', '60'], start_new_session=True)"
+        ".wait()\n"
+    )
+    run = run_script(script, interrupt=True)
+    assert "left running: sleep 60" in run.complaints
 
 
 def test_script_metadata_is_read(tmp_path: Path) -> None:
