@@ -44,6 +44,7 @@ Output:
 import argparse
 import heapq
 import math
+import os
 from pathlib import Path
 
 FRACTIONS = (0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
@@ -187,6 +188,8 @@ def picture(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"must end in .png, .svg or .pdf: {text}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"no such folder: {path.parent}")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot be written: {text}")
     return path
 
 

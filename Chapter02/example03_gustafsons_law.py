@@ -230,6 +230,8 @@ def picture(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"must end in .png, .svg or .pdf: {text}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"no such folder: {path.parent}")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot be written: {text}")
     return path
 
 

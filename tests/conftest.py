@@ -1,5 +1,7 @@
 """The suite's one option: `pytest --record` writes outputs into docstrings."""
 
+import signal
+
 import pytest
 
 
@@ -17,3 +19,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if config.getoption("record"):
         config.option.numprocesses = 0
         config.option.dist = "no"
+
+
+def pytest_configure() -> None:
+    # Who starts the suite in the background may have told it to ignore Ctrl-C. Scripts
+    # would inherit that, and a test that interrupts them would test nothing.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,5 +1,6 @@
 """Chapter 1: the parts a reader would copy."""
 
+import argparse
 import asyncio
 import math
 import socket
@@ -570,6 +571,13 @@ def test_bad_arguments_get_one_clear_line(
         module.main()  # type: ignore[attr-defined]
     assert exit_.value.code == 2
     assert culprit in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    with pytest.raises(argparse.ArgumentTypeError, match="cannot be written"):
+        models.picture(str(folder))
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
