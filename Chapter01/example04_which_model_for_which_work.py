@@ -152,10 +152,16 @@ def measure(
     return seconds, expected
 
 
-def recommend(seconds: Seconds) -> str:
-    """Return the lightest of MODELS that is hardly slower than the fastest."""
-    enough = HARDLY_SLOWER * min(seconds.values())
-    return next(model for model in MODELS if seconds[model] <= enough)
+def recommend(seconds: Seconds, awaits: bool) -> str:
+    """Return the lightest of MODELS that is hardly slower than the fastest.
+
+    Args:
+        awaits: whether the work awaits anything. If not, asyncio cannot make it faster,
+            whatever the noise of a measurement says.
+    """
+    models = [model for model in MODELS if awaits or model != "asyncio"]
+    enough = HARDLY_SLOWER * min(seconds[model] for model in models)
+    return next(model for model in models if seconds[model] <= enough)
 
 
 def largest_modules(count: int) -> list[Path]:
@@ -205,8 +211,14 @@ def slow_server(folder: Path, delay: float) -> Iterator[tuple[str, int]]:
             serving.join()
 
 
-def plot(table: Mapping[str, Seconds], machine: str, picture: Path) -> None:
-    """Draw `table` (seconds by work and model) as a heat map of speed-ups."""
+def plot(
+    table: Mapping[str, Seconds], advice: Mapping[str, str], machine: str, file: Path
+) -> None:
+    """Draw `table` (seconds by work and model) as a heat map of speed-ups.
+
+    Args:
+        advice: the recommended model for each work; it gets a frame.
+    """
     from matplotlib.colors import TwoSlopeNorm
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
@@ -221,9 +233,9 @@ def plot(table: Mapping[str, Seconds], machine: str, picture: Path) -> None:
     darkest = 2 * max(1, *map(max, logs))
     scale = TwoSlopeNorm(0, vmin=-darkest, vmax=darkest)
     axes.imshow(logs, cmap="PRGn", norm=scale, aspect="auto")
-    for y, row in enumerate(table.values()):
+    for y, (work, row) in enumerate(table.items()):
         for x, model in enumerate(MODELS):
-            best = model == recommend(row)
+            best = model == advice[work]
             axes.text(
                 x,
                 y,
@@ -241,12 +253,12 @@ def plot(table: Mapping[str, Seconds], machine: str, picture: Path) -> None:
                 )
     axes.set_xticks(range(len(MODELS)), MODELS, fontsize=13)
     axes.set_yticks(range(len(table)), table, fontsize=13)
-    findings = ", ".join(f"{recommend(row)} to {work}" for work, row in table.items())
+    findings = ", ".join(f"{model} to {work}" for work, model in advice.items())
     axes.set_title(f"{findings}\n", fontsize=14, fontweight="bold")
     axes.set_xlabel(
         f"gain over sequential, framed: recommended ({machine})", fontsize=11
     )
-    figure.savefig(picture, dpi=120)
+    figure.savefig(file, dpi=120)
 
 
 @contextmanager
@@ -342,10 +354,11 @@ def main() -> None:
                 + "".join(f"{gain:11.2f}x" for gain in gains)
             )
     print()
-    for name, row in table.items():
-        print(f"to {name:8}  {recommend(row)}")
+    advice = {name: recommend(row, name == "fetch") for name, row in table.items()}
+    for name, model in advice.items():
+        print(f"to {name:8}  {model}")
     if options.plot:
-        plot(table, machine, options.plot)
+        plot(table, advice, machine, options.plot)
 
 
 if __name__ == "__main__":

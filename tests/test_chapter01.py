@@ -394,7 +394,13 @@ def test_clients_that_hang_up_do_not_disturb_the_servers(
 def test_the_lightest_model_that_is_fast_enough_is_recommended(
     seconds: tuple[float, ...], model: str
 ) -> None:
-    assert models.recommend(dict(zip(models.MODELS, seconds, strict=True))) == model
+    taken = dict(zip(models.MODELS, seconds, strict=True))
+    assert models.recommend(taken, awaits=True) == model
+
+
+def test_asyncio_is_not_recommended_for_computations() -> None:
+    taken = {"sequential": 1.0, "asyncio": 0.1, "threads": 1.0, "processes": 0.5}
+    assert models.recommend(taken, awaits=False) == "processes"
 
 
 def test_all_models_do_the_same_work(tmp_path: Path) -> None:
@@ -582,7 +588,9 @@ def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
     seconds = dict.fromkeys(models.MODELS, 0.5) | {"processes": 0.2}
-    models.plot({"parse": seconds}, "a machine", tmp_path / "models.png")
+    models.plot(
+        {"parse": seconds}, {"parse": "processes"}, "a machine", tmp_path / "models.png"
+    )
     runs = {
         "one": [Trace(0, 1, 1, ((0, 1),)), Trace(1, 2, 1, ((1, 2),))],
         "two": [Trace(0, 1, 0)],
