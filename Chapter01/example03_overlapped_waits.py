@@ -122,7 +122,10 @@ def slow_server(delay: float) -> Iterator[Address]:
         request_queue_size = 128  # all may knock at once
 
     with Server(("127.0.0.1", 0), Answer) as server:
-        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        # A daemon: Ctrl-C while it starts would leave nobody to shut it down.
+        serving = threading.Thread(
+            target=server.serve_forever, args=(0.01,), daemon=True
+        )
         serving.start()
         try:
             yield "127.0.0.1", server.server_address[1]

@@ -31,6 +31,12 @@ LIMIT = 30.0  # seconds that a script may take
 HELPERS_GRACE = 5.0  # seconds that multiprocessing's own helpers may take to notice
 NEEDS_STATUS = 77  # exit status of a script that this interpreter or system cannot run
 
+# What the interpreter writes between the parts of one traceback.
+_CHAINED = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
+
 _MARK = "SCRIPT_RUN"  # environment variable that marks every process of one run
 
 
@@ -137,9 +143,8 @@ def run_script(
     ]:
         complaints.append(f"changed in the repository: {', '.join(sorted(changed))}")
     if interrupt:
-        chained = "During handling of the above exception, another exception occurred:"
         tracebacks = stderr.count("Traceback (most recent call last):")
-        if tracebacks - stderr.count(chained) > 1:
+        if tracebacks - sum(map(stderr.count, _CHAINED)) > 1:
             complaints.append("more than one traceback")
         if stderr and "KeyboardInterrupt" not in stderr and status is not None:
             complaints.append("something else than a KeyboardInterrupt on stderr")
