@@ -88,10 +88,13 @@ def run_script(
         start_method: how multiprocessing is to start processes unless the script asks
             for a certain way; None leaves the interpreter's default.
         interrupt: press Ctrl-C, as soon as the script has printed something or started
-            a process. The exit status is not looked at then, and stderr may hold one
-            traceback.
+            a process. The exit status is not looked at then, stderr may hold one
+            traceback, and the interpreter is in its usual mode.
     """
     complaints = []
+    # Interrupted in the middle of an import, the interpreter itself leaves a file open;
+    # development mode would complain of that.
+    options = ["-X", "faulthandler"] if interrupt else ["-X", "dev", "-W", "error"]
     before = _repository()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -109,7 +112,7 @@ def run_script(
         out_path, err_path = folder / "out", folder / "err"
         with out_path.open("wb") as out, err_path.open("wb") as err:
             process = subprocess.Popen(
-                [sys.executable, "-X", "dev", "-W", "error", script, *arguments],
+                [sys.executable, *options, script, *arguments],
                 cwd=current,
                 env=environment,
                 stdin=subprocess.DEVNULL,
