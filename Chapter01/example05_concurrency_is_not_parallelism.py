@@ -244,10 +244,11 @@ def main() -> None:
     parser.add_argument("--plot", type=picture, metavar="FILE")
     options = parser.parse_args()
 
+    in_processes = trace_processes(compute, 2)  # before there has been any thread
     runs = {
         "one by one": [compute(), compute()],
         "threads": trace_threads(compute, 2),
-        "processes": trace_processes(compute, 2),
+        "processes": in_processes,
         "waiting threads": trace_threads(wait, 2),
     }
 

@@ -195,9 +195,9 @@ def test_a_script_says_in_one_line_what_it_needs(
 def test_a_chorus_of_tracebacks_is_heard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import multiprocessing, time\nif __name__ == '__main__':\n"
-        "    child = multiprocessing.Process(target=time.sleep, args=(60,))\n"
-        "    child.start()\n    child.join()\n"
+        "import time, traceback\ntry:\n    print('busy')\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    traceback.print_exc()\n    traceback.print_exc()\n"
     )
     run = run_script(script, interrupt=True)
     assert "more than one traceback" in run.complaints
@@ -217,8 +217,11 @@ def test_an_interrupted_script_must_end_and_leave_nothing(tmp_path: Path) -> Non
     run = run_script(script, interrupt=True, limit=1)
     assert complaint_of(run).startswith("still running")
     script.write_text(
-        "import subprocess\nsubprocess.Popen(['sleep', '60'], start_new_session=True)"
-        ".wait()\n"
+        "import signal, subprocess\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+        "child = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])\n"
+        "child.wait()\n"
     )
     run = run_script(script, interrupt=True)
     assert "left running: sleep 60" in run.complaints
