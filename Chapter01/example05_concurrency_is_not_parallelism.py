@@ -146,9 +146,11 @@ def trace_processes(task: Callable[[], Trace], n_processes: int) -> list[Trace]:
         if sys.platform != "win32":  # half started, a pool cannot be ended in order
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            traces = pool.map(_begin_together, [task] * n_processes)
-            if sys.platform != "win32":
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            try:
+                traces = pool.map(_begin_together, [task] * n_processes)
+            finally:
+                if sys.platform != "win32":
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             return list(traces)
         except BaseException:
             all_begun.abort()
