@@ -49,6 +49,7 @@ from concurrent.futures import (
 from contextlib import contextmanager
 from typing import TypeVar
 
+MAX_WORKERS = 61  # more has no process pool on Windows
 FEW_STEPS = 1000  # enough to measure what handing over costs
 
 T = TypeVar("T")
@@ -226,7 +227,7 @@ def main() -> None:
     options = parser.parse_args()
     n, steps, seed = options.threads, options.steps, b"mastering concurrency"
 
-    cores = min(usable_cores(), 61)  # more has no process pool on Windows
+    cores = min(usable_cores(), MAX_WORKERS)
 
     all_have_read = threading.Barrier(n)
     shared = SharedValue(seed, between=all_have_read.wait)

@@ -1,6 +1,9 @@
-"""The suite's one option: `pytest --record` writes outputs into docstrings."""
+"""What the tests share: the option `--record`, Ctrl-C as usual, and a fixture."""
 
 import signal
+import sys
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
@@ -26,3 +29,22 @@ def pytest_configure() -> None:
     # would inherit that, and a test that interrupts them would test nothing.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def complaint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Give a function that runs a script with bad arguments; it returns the last line.
+
+    That line is the one that names the culprit. The exit status must be 2.
+    """
+
+    def run(module: ModuleType, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["script", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            module.main()
+        assert exit_.value.code == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    return run

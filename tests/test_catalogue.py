@@ -242,8 +242,11 @@ def imported_modules(script: Path) -> set[str]:
 
 
 def outside_standard_library(script: Path) -> set[str]:
-    siblings = {path.stem for path in script.parent.glob("*.py")}
-    return imported_modules(script) - sys.stdlib_module_names - siblings
+    """Return what must be installed for a script and the siblings that it imports."""
+    imported = imported_modules(script)
+    siblings = {path for path in script.parent.glob("*.py") if path.stem in imported}
+    own = imported - sys.stdlib_module_names - {path.stem for path in siblings}
+    return own.union(*map(outside_standard_library, siblings))
 
 
 def required() -> dict[str, Requirement]:

@@ -5,7 +5,6 @@ import asyncio
 import math
 import socket
 import struct
-import sys
 import threading
 import time
 import zlib
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -566,17 +566,12 @@ def test_usable_cores_respect_affinity(
     ],
 )
 def test_bad_arguments_get_one_clear_line(
-    module: object,
+    module: ModuleType,
     arguments: list[str],
     culprit: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    complaint: Callable[..., str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["script", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        module.main()  # type: ignore[attr-defined]
-    assert exit_.value.code == 2
-    assert culprit in capsys.readouterr().err.splitlines()[-1]
+    assert culprit in complaint(module, *arguments)
 
 
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 import math
 import random
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -469,17 +470,12 @@ def test_different_answers_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_bad_arguments_get_one_clear_line(
-    module: object,
+    module: ModuleType,
     arguments: list[str],
     culprit: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    complaint: Callable[..., str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["script", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        module.main()  # type: ignore[attr-defined]
-    assert exit_.value.code == 2
-    assert culprit in capsys.readouterr().err.splitlines()[-1]
+    assert culprit in complaint(module, *arguments)
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
