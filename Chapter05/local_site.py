@@ -1,0 +1,193 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["cheroot>=10.0.0", "httpbin>=0.10.2", "requests>=2.31.0"]
+# ///
+"""The web site that this chapter asks: httpbin, on this machine alone.
+
+httpbin answers with whatever status, delay or size its path asks for: `/status/404`,
+`/delay/0.5`, `/bytes/1000`, and many more. Here it is served on a free port of the
+loopback interface by a threaded WSGI server, cheroot, which keeps connections open as
+a public site does, and counts them.
+
+Every example of this chapter starts it and stops it again, unless `--url` names
+another site: `https://httpbin.org`, or the one that `--serve` keeps up until Ctrl-C,
+for a browser or curl.
+
+Try:  --serve
+
+Output:
+    GET /status/404    404
+    GET /delay/0.2     200 after 0.21 s
+    GET /bytes/1000    200 with 1000 bytes
+    answered on 1 connection; stopped, nothing left behind
+"""
+
+import argparse
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import requests
+from cheroot.server import HTTPConnection
+from cheroot.wsgi import Server
+
+THREADS = 64  # as many requests are answered at a time
+TIMEOUT = 10.0  # seconds
+NEEDS_STATUS = 77  # exit status of a script that cannot run here
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A web site that answers as httpbin does.
+
+    Attributes:
+        url: where it is, without a slash at the end.
+        counts: "Accepts" is the number of connections accepted so far. Empty for a
+            site that is not ours: only the site itself can count.
+    """
+
+    url: str
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def connections(self) -> int | None:
+        """Connections accepted so far; None if the site is not ours."""
+        return self.counts.get("Accepts")
+
+
+class _Connection(HTTPConnection):
+    def close(self) -> None:
+        super().close()
+        # Of a client that has hung up, something may be left in the buffer. Nobody
+        # else lets go of that, and the interpreter would complain.
+        with suppress(OSError):
+            self.wfile.close()
+
+
+class _Server(Server):
+    """A threaded WSGI server that stops soon and writes nothing by itself."""
+
+    expiration_interval = 0.05  # seconds until it notices that it is to stop
+    keep_alive_conn_limit = 1000  # idle connections
+    ConnectionClass = _Connection
+
+    def error_log(
+        self, msg: str = "", level: int = logging.INFO, traceback: bool = False
+    ) -> None:
+        logging.getLogger("local_site").log(level, msg, exc_info=traceback)
+
+
+@contextmanager
+def serve(threads: int = THREADS) -> Iterator[Site]:
+    """Serve httpbin on the loopback, on a free port, `threads` requests at a time.
+
+    At the end, requests in progress are answered first.
+
+    Raises:
+        ModuleNotFoundError: httpbin is not installed.
+        OSError: the site cannot be started.
+    """
+    # It would warn that its start page lacks a package, which nobody here needs.
+    logging.getLogger("httpbin.core").setLevel(logging.ERROR)
+    from httpbin import app  # type: ignore[import-untyped]
+
+    server = _Server(("127.0.0.1", 0), app, threads, request_queue_size=128)
+    server.stats["Enabled"] = True
+    ready = threading.Event()
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            server.prepare()
+        except Exception as error:
+            failures.append(error)
+            return
+        finally:
+            ready.set()
+        server.serve()
+
+    # A daemon, and so are the threads that it starts: wherever Ctrl-C hits this one,
+    # nothing keeps the interpreter from ending.
+    running = threading.Thread(target=run, name="local site", daemon=True)
+    running.start()
+    try:
+        ready.wait()
+        if failures:
+            raise failures[0]
+        yield Site(f"http://127.0.0.1:{server.bind_addr[1]}", server.stats)
+    finally:
+        ready.wait()
+        server.stop()
+        running.join()
+
+
+@contextmanager
+def site_for(url: str | None) -> Iterator[Site]:
+    """Give the site at `url`, or for None a local one, to a script's main function.
+
+    A request that fails inside ends the script with one line that names the URL.
+    """
+    try:
+        if url is None:
+            with serve() as site:
+                yield site
+        else:
+            requests.get(f"{url}/status/200", timeout=TIMEOUT).raise_for_status()
+            yield Site(url)
+    except ModuleNotFoundError as error:
+        print(f"needs {error.name}: pip install {error.name}")
+        raise SystemExit(NEEDS_STATUS) from None
+    except requests.RequestException as error:
+        asked = error.request.url if error.request is not None else url
+        raise SystemExit(f"{asked}: {error}") from None
+    except ExceptionGroup as group:
+        raise SystemExit(f"{group}: {group.exceptions[0]}") from None
+
+
+def base_url(text: str) -> str:
+    """Check the value of `--url`; return it without a slash at the end."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and parts.hostname
+        _ = parts.port  # raises ValueError if it is no port
+    except ValueError:
+        usable = None
+    if not usable:
+        raise argparse.ArgumentTypeError(f"not the URL of a web site: {text!r}")
+    return text.rstrip("/")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
+    options = parser.parse_args()
+
+    with site_for(None) as site:
+        if options.serve:
+            print(f"serving {site.url} until Ctrl-C", flush=True)
+            try:
+                threading.Event().wait()
+            except KeyboardInterrupt:
+                return
+        with requests.Session() as session:
+            missing = session.get(f"{site.url}/status/404", timeout=TIMEOUT)
+            late = session.get(f"{site.url}/delay/0.2", timeout=TIMEOUT)
+            data = session.get(f"{site.url}/bytes/1000", timeout=TIMEOUT)
+    left = [t for t in threading.enumerate() if t is not threading.main_thread()]
+    for thread in left:
+        thread.join(1)  # cheroot tells one of its threads to end, and does not wait
+
+    waited = late.elapsed.total_seconds()
+    print(f"GET /status/404    {missing.status_code}")
+    print(f"GET /delay/0.2     {late.status_code} after {waited:.2f} s")
+    print(f"GET /bytes/1000    {data.status_code} with {len(data.content)} bytes")
+    if threading.active_count() > 1:
+        raise SystemExit(f"still running: {left}")
+    print(f"answered on {site.connections} connection; stopped, nothing left behind")
+
+
+if __name__ == "__main__":
+    main()
