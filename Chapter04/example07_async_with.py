@@ -170,8 +170,6 @@ async def acquire_held_thread_lock(timeout: float) -> tuple[bool, bool]:
         Whether it got the lock within `timeout` seconds, and whether the lock was free
         as soon as the event loop went on.
     """
-    # Debug mode warns of a loop that was stopped for long: a way to find such a lock.
-    asyncio.get_running_loop().slow_callback_duration = TIME_LIMIT
     lock = threading.Lock()
     holding, leave = asyncio.Event(), asyncio.Event()
 
@@ -224,6 +222,8 @@ class Observations:
 
 async def observe() -> Observations:
     """Try everything, TIME_LIMIT at most."""
+    # Debug mode would warn of a loop that stands still: here it does, on purpose.
+    asyncio.get_running_loop().slow_callback_duration = TIME_LIMIT
     async with asyncio.timeout(TIME_LIMIT):
         return Observations(
             await messages_if_refused("abc", "hello c"),

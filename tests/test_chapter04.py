@@ -5,6 +5,7 @@ import errno
 import importlib.util
 import io
 import math
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from collections.abc import (
 )
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import (
+    AbstractContextManager,
     asynccontextmanager,
     contextmanager,
     nullcontext,
@@ -710,13 +712,48 @@ def test_tasks_are_let_go_if_they_cannot_all_be_started() -> None:
 
     with pytest.raises(KeyError):
         ends.states_after(ends.one_thread(), start, False, patience=LIMIT)
-    assert [ends.state_of(task) for task in started] == ["done"] * 4
+    for task in started:
+        assert isinstance(task, Future)
+        assert task.exception(0) is None  # the first has not waited in vain
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_block_fails_if_it_is_to_fail(fails: bool) -> None:
+    failed: list[bool] = []
+
+    @contextmanager
+    def noting() -> Iterator[Executor]:
+        with ends.one_thread() as pool:
+            try:
+                yield pool
+            except ends.BlockFailedError:
+                failed.append(True)
+                raise
+
+    ends.states_after(noting(), ends.submit, fails)
+    assert failed == [True] * fails
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_process_is_waited_for(fails: bool) -> None:
     states = ends.states_after(ends.child_process(), ends.send_to_gate, fails)
     assert states == ["done"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signal masks")
+def test_ctrl_c_waits_for_the_end_of_the_block() -> None:
+    reached = False
+
+    def block() -> None:
+        nonlocal reached
+        with ends.ctrl_c_later():
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            reached = True
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert reached
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 
 def test_states_of_tasks() -> None:
@@ -1052,8 +1089,14 @@ def call_without_lock(_: object, job: Callable[[], T], __: float) -> T:
     return job()
 
 
-async def no_states(*_: object) -> list[str]:
-    return []
+def release_without_job(lock: timed.Acquirable, *_: object) -> None:
+    lock.release()
+
+
+def overlap_in_order(_: object, second: AbstractContextManager[object]) -> None:
+    with second:
+        print("one")
+        print("two")
 
 
 async def no_messages(*_: object) -> list[str]:
@@ -1099,6 +1142,7 @@ def setting_for_all(_: object, stream: TextIO) -> Iterator[None]:
         (stacks, "Reservation", ReservationThatKeeps, "reservation: "),
         (timed, "acquired", lambda *_: nullcontext(), "instead of a TimeoutError"),
         (timed, "call_ignoring_false", call_without_lock, "Lock: ran"),
+        (timed, "call_ignoring_false", release_without_job, "Lock: ran []"),
         (timed, "call_with_result", call_without_lock, "with lock.acquire(): None"),
         (ends, "states_after", lambda *_: ["done"] * 3, "3 done"),
         (ends, "state_of", lambda _: "lost", "4 lost"),
@@ -1110,6 +1154,7 @@ def setting_for_all(_: object, stream: TextIO) -> Iterator[None]:
         (everybody, "chdir", nullcontext, "a current folder of its own"),
         (everybody, "setting", setting_for_all, "mixed up"),
         (everybody, "overlap", lambda *_: None, "stdout is as it was"),
+        (everybody, "overlap", overlap_in_order, "stdout is as it was"),
     ],
 )
 def test_a_claim_that_does_not_show_is_an_error(
