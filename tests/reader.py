@@ -124,7 +124,8 @@ def run_script(
             try:
                 if interrupt:
                     _wait_until_busy(process, out_path)
-                    os.killpg(process.pid, signal.SIGINT)
+                    with suppress(ProcessLookupError):  # it has just ended
+                        os.killpg(process.pid, signal.SIGINT)
                 status = process.wait(limit)
             except subprocess.TimeoutExpired:
                 complaints.append(f"still running after {limit:g} s (stacks on stderr)")

@@ -127,6 +127,8 @@ def test_importing_a_script_does_nothing_and_a_main_guard_ends_it(script: Path) 
 
 # Small helpers that scripts repeat, so that each can be copied. They must stay alike.
 REPEATED = {
+    "Acquirable",
+    "Gauge",
     "gil_state",
     "picture",
     "positive",
@@ -140,7 +142,9 @@ def test_repeated_helpers_are_the_same_everywhere() -> None:
     found: dict[str, dict[str, str]] = {}
     for script in SCRIPTS:
         for node in syntax_tree(script).body:
-            if isinstance(node, ast.FunctionDef) and node.name in REPEATED:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                continue
+            if node.name in REPEATED:
                 found.setdefault(node.name, {})[name_of(script)] = ast.unparse(node)
     assert found.keys() == REPEATED
     for name, sources in found.items():
