@@ -129,7 +129,9 @@ def cancel_three() -> dict[str, bool]:
         gate.wait_until_reached()
         cancelled = {"running": running.cancel(), "waiting": waiting.cancel()}
         pool.shutdown(wait=False, cancel_futures=True)
-        return cancelled | {"at shutdown": last.cancelled()}
+        cancelled["at shutdown"] = last.cancelled()
+    running.result()
+    return cancelled
 
 
 def initialized_threads() -> tuple[list[str], int]:

@@ -4,6 +4,7 @@
 #     "cheroot>=10.0.0",
 #     "httpbin>=0.10.2",
 #     "requests>=2.31.0",
+#     "urllib3>=2.0.0",
 # ]
 # ///
 """The statuses of a list of pages, asked for one after the other.
@@ -16,14 +17,15 @@ Book: Chapter 5, example2.
 Try:  --url https://httpbin.org
 
 Output:
-    /status/200  200     5.1 ms
-    /status/404  404     2.5 ms
+    page         status      time
+    /status/200  200     3.6 ms
+    /status/404  404     2.0 ms
     /status/418  418     1.9 ms
-    /status/503  503     1.9 ms
-    /redirect/1  200     3.7 ms
-    /delay/0.2   200   203.4 ms
-    /delay/0.3   200   304.0 ms
-    one by one         522.6 ms, the sum of 7 waits
+    /status/503  503     1.8 ms
+    /redirect/1  200     3.5 ms
+    /delay/0.2   200   203.1 ms
+    /delay/0.3   200   303.7 ms
+    one by one         519.6 ms, the sum of 7 waits
 """
 
 import argparse
@@ -83,6 +85,7 @@ def main() -> None:
     options = parser.parse_args()
 
     with local_site.site_for(options.url) as site:
+        print("page         status      time")
         began = time.perf_counter()
         pings = ping_one_by_one([site.url + path for path in EXPECTED])
         total = time.perf_counter() - began

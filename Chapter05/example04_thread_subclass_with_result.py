@@ -4,6 +4,7 @@
 #     "cheroot>=10.0.0",
 #     "httpbin>=0.10.2",
 #     "requests>=2.31.0",
+#     "urllib3>=2.0.0",
 # ]
 # ///
 """A thread that keeps its result, and the exception in its place.
@@ -20,6 +21,7 @@ Book: Chapter 5, example4.
 Try:  --url https://httpbin.org
 
 Output:
+    4 requests, a thread each
     /delay/0.3   200
     /status/404  404
     /status/503  503
@@ -42,7 +44,8 @@ class Ping(threading.Thread):
     """A thread that asks for `url` once. Start it, then ask for its `result`."""
 
     def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
-        super().__init__(name=f"ping {url}")
+        # A daemon: after Ctrl-C nobody waits for answers that nobody wants.
+        super().__init__(name=f"ping {url}", daemon=True)
         self.url = url
         self._timeout = timeout
         # Written by the thread before it ends, read by others after they have joined
@@ -89,6 +92,7 @@ def main() -> None:
         closed = f"http://127.0.0.1:{bound.getsockname()[1]}"
         began = time.perf_counter()
         threads = [Ping(site.url + path) for path in expected] + [Ping(closed)]
+        print(f"{len(threads)} requests, a thread each")
         for thread in threads:
             thread.start()
         *others, refused = threads

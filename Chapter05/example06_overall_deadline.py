@@ -4,6 +4,7 @@
 #     "cheroot>=10.0.0",
 #     "httpbin>=0.10.2",
 #     "requests>=2.31.0",
+#     "urllib3>=2.0.0",
 # ]
 # ///
 """A deadline for a whole list of requests; the late answers are reported as late.
@@ -28,7 +29,7 @@ Output:
     /delay/2     late
     /delay/2     late
     /status/201  never asked
-    reported after 1.00 s; the last thread ended after 2.02 s
+    reported after 1.00 s; the last thread ended after 2.01 s
 """
 
 import argparse
@@ -63,7 +64,12 @@ def ping_within(
         whether the answer is late or was never asked for.
     """
     futures = [pool.submit(ping, url) for url in urls]
-    done, _ = wait(futures, seconds)
+    try:
+        done, _ = wait(futures, seconds)
+    except BaseException:  # Ctrl-C: what has not begun is not to begin
+        for future in futures:
+            future.cancel()
+        raise
 
     outcomes: list[int | BaseException] = []
     for url, future in zip(urls, futures, strict=True):
@@ -94,15 +100,20 @@ def main() -> None:
 
     fast = ["/status/200", "/status/404"]
     paths = [*fast, *THREADS * [f"/delay/{SLOW:g}"], "/status/201"]
-    with local_site.site_for(options.url) as site:
+    with (
+        ThreadPoolExecutor(
+            THREADS
+        ) as pool,  # outermost: after Ctrl-C the site ends first
+        local_site.site_for(options.url) as site,
+    ):
+        print(f"{THREADS} threads, deadline {options.deadline:g} s")
         began = time.perf_counter()
-        with ThreadPoolExecutor(THREADS) as pool:
-            urls = [site.url + path for path in paths]
-            outcomes = ping_within(options.deadline, urls, pool)
-            reported = time.perf_counter() - began
+        urls = [site.url + path for path in paths]
+        outcomes = ping_within(options.deadline, urls, pool)
+        reported = time.perf_counter() - began
+        pool.shutdown()
         ended = time.perf_counter() - began
 
-    print(f"{THREADS} threads, deadline {options.deadline:g} s")
     kinds = []
     for path, outcome in zip(paths, outcomes, strict=True):
         kinds.append(str(outcome).partition(":")[0])

@@ -17,8 +17,9 @@ is left until then is the time limit of the next wait, whichever it is, so here 
 applied where all waits are: at the connection's socket, below the headers, the body,
 the redirects and TLS.
 
-A deadline for several answers is example06. What no deadline bounds is looking up the
-name of the host, which Python cannot interrupt.
+A deadline for a list is example06. What no deadline bounds: looking up the name of a
+host, which Python cannot interrupt, and connecting to one that has several addresses,
+where the time limit is for each.
 
 Try:  --deadline 0.5
 
@@ -53,6 +54,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 READ_TIMEOUT = 1.5  # seconds
+GRAIN = 0.05  # seconds: how coarse clocks and time-outs of some systems are
 N_DRIPS, DRIP_SECONDS = 12, 2.4  # the honest site's: one byte each 0.2 s
 
 
@@ -78,18 +80,30 @@ class DeadlineSession(requests.Session):
     def deadline(self, seconds: float) -> Iterator[None]:
         """Give all that is asked for within the block, together, at most `seconds`.
 
+        An earlier deadline around the block stays in force.
+
         Raises:
             TimeoutError: the deadline passed while there was something to wait for.
         """
-        self._expires = time.monotonic() + seconds
+        outer = self._expires
+        self._expires = min(outer, time.monotonic() + seconds)
         try:
             yield
         except requests.RequestException as error:
-            if self.seconds_left() > 0:
+            if self.seconds_left() > GRAIN:
                 raise
             raise TimeoutError(f"not complete within {seconds:g} s") from error
         finally:
-            self._expires = math.inf
+            self._expires = outer
+
+
+# What stands on what:
+#
+#   requests.Session          asks, follows redirects
+#   _DeadlineAdapter          has urllib3 make pools of connections of another class,
+#   Plain, Tls                which are as ever, but wrap their socket once connected:
+#   _HurriedSocket            sends, and makes the file that http.client reads from:
+#   _HurriedReader            headers and body come through here, piece by piece
 
 
 class _DeadlineAdapter(HTTPAdapter):
@@ -117,7 +131,14 @@ class _DeadlineAdapter(HTTPAdapter):
         class TlsPool(HTTPSConnectionPool):
             ConnectionCls = Tls
 
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
+        self._pools = {"http": PlainPool, "https": TlsPool}
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):  # these have pools of their own
+            manager.pool_classes_by_scheme = self._pools
+        return manager
 
 
 def _connect(
@@ -215,21 +236,21 @@ def main() -> None:
     parser.add_argument("--deadline", type=deadline, default=1.0)
     options = parser.parse_args()
 
+    lies = ["/silent", "/gigabyte", "/drip-body", "/drip-head"]
     with (
         ThreadPoolExecutor(8) as pool,  # outermost: after Ctrl-C the sites end first
         local_site.site_for(options.url) as site,
         lying_site.serve() as liar,
     ):
         drip = f"{site.url}/drip?numbytes={N_DRIPS}&duration={DRIP_SECONDS}&delay=0"
-        lies = ["/silent", "/gigabyte", "/drip-body", "/drip-head"]
         urls = [f"{site.url}/get", drip, *(liar.url + path for path in lies)]
         futures = [pool.submit(outcome_within, options.deadline, url) for url in urls]
+        print(f"time-out {READ_TIMEOUT:g} s for each wait")
         began = time.perf_counter()
         response = requests.get(drip, timeout=READ_TIMEOUT)
         dripped = time.perf_counter() - began
         outcomes = [future.result() for future in futures]
 
-    print(f"time-out {READ_TIMEOUT:g} s for each wait")
     print(f"{'/drip':10}  {response.status_code}           {dripped:5.2f} s")
     print(f"deadline {options.deadline:g} s for the whole answer")
     for path, (outcome, took) in zip(["/get", "/drip", *lies], outcomes, strict=True):

@@ -17,7 +17,7 @@ random from nothing to that length, lest all clients come back at the same momen
 
 A POST that was sent may have been carried out, whatever came back, so it is not sent
 again. A GET may be; and so may anything that never left, as when the connection was
-refused.
+refused. All attempts and pauses together keep to a deadline.
 
 `get_with_retries` is the idea from scratch; for work take `Retry` of urllib3, which
 requests knows how to use. The site counts the attempts of both.
@@ -33,25 +33,30 @@ Output:
     POST /hang-up     no answer, 1 sent  no answer, 1 sent
     POST /busy        503, 1 sent        503, 1 sent
     GET /status/503   503                503
-    2.50 s, of which the busy site had asked for 2 s; no POST sent twice
+    GET /drip-body    given up after 1.50 s, of 1.5 s
+    2.56 s, of which the busy site had asked for 2 s; no POST sent twice
 """
 
 import argparse
+import math
 import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import local_site
 import lying_site
 import requests
+from example08_timeouts_are_no_deadline import DeadlineSession
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NewConnectionError
 from urllib3.util import Retry
 
 TIMEOUT = 5.0  # seconds without a byte from the site
+DEADLINE = 1.5  # seconds for all attempts together
 ATTEMPTS = 3
 BUSY = frozenset({429, 502, 503, 504})
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -67,11 +72,11 @@ def retry_after(response: requests.Response) -> float | None:
         return float(value)
     try:
         until = parsedate_to_datetime(value)
-    except ValueError:
+        if until.tzinfo is None:
+            until = until.replace(tzinfo=UTC)
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def transient(error: requests.RequestException) -> bool:
@@ -86,8 +91,15 @@ def transient(error: requests.RequestException) -> bool:
     )
 
 
-def never_sent(error: requests.RequestException) -> bool:
-    """Tell whether the connection failed, so that the site cannot have seen it."""
+def never_sent(method: str, error: requests.RequestException) -> bool:
+    """Tell whether the connection failed, so that the site cannot have seen a request.
+
+    Args:
+        method: of the request. If another one failed, the site had answered by then,
+            with a redirect to where nobody is.
+    """
+    if error.request is None or error.request.method != method:
+        return False
     if isinstance(error, requests.ConnectTimeout):
         return True
     reason = getattr(error.args[0] if error.args else None, "reason", None)
@@ -95,23 +107,25 @@ def never_sent(error: requests.RequestException) -> bool:
 
 
 def with_retries(
+    method: str,
     send: Callable[[], requests.Response],
     *,
-    idempotent: bool,
     attempts: int = ATTEMPTS,
     base: float = 0.1,
     longest: float = 5.0,
+    seconds_left: Callable[[], float] = lambda: math.inf,
     pause: Callable[[float], object] = time.sleep,
     draw: Callable[[float, float], float] = random.uniform,
 ) -> requests.Response:
     """Call `send`, at most `attempts` times, until it brings an answer worth having.
 
     Args:
+        method: what is sent, which decides whether it may be sent again.
         send: sends the request once.
-        idempotent: whether sending twice has the effect of sending once.
         base: seconds; the first pause is up to that long, the second up to twice, …
         longest: seconds that a pause may last. A site that asks for more is not waited
             for.
+        seconds_left: tells how long a pause may be for other reasons: a deadline.
         pause: how to spend the seconds; a test passes something faster.
         draw: a random number between two others.
 
@@ -124,23 +138,30 @@ def with_retries(
     """
     if attempts < 1:
         raise ValueError(f"there must be at least one attempt, not {attempts}")
+    idempotent = method in IDEMPOTENT
     for attempt in range(attempts):
-        last = attempt == attempts - 1
-        wanted = None
+        wanted = response = failure = None
         try:
             response = send()
         except requests.RequestException as error:
-            repeatable = transient(error) and (idempotent or never_sent(error))
-            if last or not repeatable:
+            if not (transient(error) and (idempotent or never_sent(method, error))):
                 raise
+            failure = error
         else:
-            wanted = retry_after(response)
-            worth_it = idempotent and (wanted or 0) <= longest
-            if last or response.status_code not in BUSY or not worth_it:
+            if response.status_code not in BUSY or not idempotent:
                 return response
+            wanted = retry_after(response)
+        if wanted is None:
+            wanted = draw(0, min(longest, base * 2**attempt))
+        if attempt + 1 == attempts or wanted > min(longest, seconds_left()):
+            break
+        if response is not None:
             response.close()
-        pause(draw(0, min(longest, base * 2**attempt)) if wanted is None else wanted)
-    raise AssertionError("the last attempt returns or raises")
+        pause(wanted)
+    if response is None:
+        assert failure is not None
+        raise failure
+    return response
 
 
 def retrying_session(attempts: int = ATTEMPTS, base: float = 0.1) -> requests.Session:
@@ -155,6 +176,7 @@ def retrying_session(attempts: int = ATTEMPTS, base: float = 0.1) -> requests.Se
         allowed_methods=IDEMPOTENT,
         backoff_factor=base,  # no pause before the second attempt; then it doubles
         backoff_jitter=base,  # up to so much is added
+        other=0,  # a TLS connection that broke: nobody knows what had been sent
         raise_on_status=False,
     )
     session = requests.Session()
@@ -168,10 +190,7 @@ Ask = Callable[[str, str], requests.Response]  # method and URL
 
 def ask_from_scratch(method: str, url: str) -> requests.Response:
     """Send a request with `with_retries`."""
-    return with_retries(
-        lambda: requests.request(method, url, timeout=TIMEOUT),
-        idempotent=method in IDEMPOTENT,
-    )
+    return with_retries(method, lambda: requests.request(method, url, timeout=TIMEOUT))
 
 
 def ask_with_urllib3(method: str, url: str) -> requests.Response:
@@ -212,29 +231,50 @@ EXPECTED = {
 }
 
 
+def seconds_of_attempts(url: str, deadline: float) -> float:
+    """Try `url` ATTEMPTS times, within a deadline for all; return the seconds it took.
+
+    Raises:
+        AssertionError: there was an answer.
+    """
+    began = time.perf_counter()
+    with DeadlineSession() as session, suppress(TimeoutError):
+        with session.deadline(deadline):
+            with_retries(
+                "GET",
+                lambda: session.get(url, timeout=deadline / 2),
+                seconds_left=session.seconds_left,
+            )
+        raise AssertionError(f"an answer of {url}")
+    return time.perf_counter() - began
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--url", type=local_site.base_url, metavar="BASE")
     options = parser.parse_args()
 
     with (
-        ThreadPoolExecutor(2) as pool,  # outermost: after Ctrl-C the sites end first
+        ThreadPoolExecutor(3) as pool,  # after Ctrl-C the sites end before it
         local_site.site_for(options.url) as site,
         lying_site.serve() as one,
         lying_site.serve() as other,
     ):
+        print(f"at most {ATTEMPTS} attempts")
         began = time.perf_counter()
+        dripped = pool.submit(seconds_of_attempts, f"{one.url}/drip-body", DEADLINE)
         asks = [ask_from_scratch, ask_with_urllib3]
         busy = [f"{site.url}/status/503"] * 2
         scratch, library = pool.map(outcomes, asks, [one, other], busy)
         took = time.perf_counter() - began
+        deadline_took = dripped.result()
 
-    print(f"at most {ATTEMPTS} attempts")
     print(f"{'':16}  from scratch       urllib3")
     for request, expected in EXPECTED.items():
         print(f"{request:16}  {scratch[request]:17}  {library[request]}")
         if {scratch[request], library[request]} != {expected}:
             raise SystemExit(f"{request}: expected {expected}")
+    print(f"GET /drip-body    given up after {deadline_took:.2f} s, of {DEADLINE:g} s")
     if took < ATTEMPTS - 1:
         raise SystemExit("the site had asked to be left alone for a second, twice")
     print(f"{took:.2f} s, of which the busy site had asked for 2 s; no POST sent twice")

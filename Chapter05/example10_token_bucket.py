@@ -4,14 +4,16 @@
 #     "cheroot>=10.0.0",
 #     "httpbin>=0.10.2",
 #     "requests>=2.31.0",
+#     "urllib3>=2.0.0",
 # ]
 # ///
 """Being polite: so many requests a second, and so many at a time, to each host.
 
 A token bucket grants requests at a steady rate, and after a rest a burst of a few at
-once: in any window of w seconds at most burst + rate x w. Whoever comes too early is
-told when the turn comes and sleeps until then, outside the lock. Nothing fills the
-bucket in the background; the time at which the next token is due says it all.
+once: in any window of w seconds at most burst + rate x w. One thread at a time waits
+for the next token, the others queue for its place; whoever is granted one late, because
+the machine was busy, moves all that follow. Nothing fills the bucket in the background:
+the time at which the next token is due says it all.
 
 The rate bounds how often one asks. A site that slows down would still collect ever
 more requests, so a semaphore bounds how many are under way, too. Each host has its own
@@ -50,13 +52,13 @@ AT_A_TIME = 2  # requests under way to one host
 
 
 class TokenBucket:
-    """Grants permits to any number of threads, `rate` a second and `burst` at once.
+    """Grants tokens to any number of threads, `rate` a second and `burst` at once.
 
     Time is counted in whole nanoseconds, so that no rounding adds up.
 
     Args:
-        rate: permits a second, in the long run.
-        burst: permits that may be granted at the same moment, after a rest.
+        rate: tokens a second, in the long run.
+        burst: tokens that may be granted at the same moment, after a rest.
         clock: gives the time in nanoseconds; must never go back.
         sleep: spends that many seconds.
 
@@ -77,42 +79,49 @@ class TokenBucket:
         if burst < 1:
             raise ValueError(f"the burst must be at least 1, not {burst}")
         self.interval = math.ceil(SECOND / rate)  # nanoseconds
-        self._ahead = (burst - 1) * self.interval  # a permit may come so much early
+        self._ahead = (burst - 1) * self.interval  # a token may come so much early
         self._clock = clock
         self._sleep = sleep
-        self._lock = threading.Lock()
-        # When the next permit is due, were there no bursts. Guarded by _lock. The past
-        # is as good as now: what was not used for long is not saved up for ever.
+        self._turn = threading.Lock()  # held by the thread that waits for a token
+        # When the next token is due, were there no bursts. Guarded by _turn. A time
+        # that has passed is as good as now: rest is not saved up for ever.
         self._due = clock()
 
-    def reserve(self, timeout: float | None = None) -> int:
-        """Take the next permit; return the time from which it is valid, in nanoseconds.
-
-        Permits are granted in the order of the calls.
+    def acquire(self, timeout: float | None = None) -> int:
+        """Wait for a token; return when it was granted, in nanoseconds.
 
         Raises:
-            TimeoutError: it would be valid only later than `timeout` seconds from now.
-                None was taken.
+            TimeoutError: it would take longer than `timeout` seconds. No token was
+                taken.
         """
-        with self._lock:
-            now = self._clock()
-            valid = max(now, self._due - self._ahead)
-            if timeout is not None and valid - now > timeout * SECOND:
-                wait = (valid - now) / SECOND
-                raise TimeoutError(f"{wait:.3g} s until the next permit")
-            self._due = max(now, self._due) + self.interval
-        return valid
+        latest = math.inf if timeout is None else self._clock() + timeout * SECOND
+        if not self._turn.acquire(timeout=-1 if timeout is None else max(0, timeout)):
+            raise TimeoutError(f"others have waited for a token for {timeout:g} s")
+        try:
+            granted = self._clock()
+            valid = self._due - self._ahead
+            if max(granted, valid) > latest:
+                wait = (valid - granted) / SECOND
+                raise TimeoutError(f"{wait:.3g} s until the next token")
+            while granted < valid:
+                self._sleep((valid - granted) / SECOND)
+                granted = self._clock()
+            self._due = max(granted, self._due) + self.interval
+            return granted
+        finally:
+            self._turn.release()
 
-    def acquire(self, timeout: float | None = None) -> int:
-        """Like `reserve`, but return only when the permit is valid.
 
-        A caller that is interrupted while it waits has used up its permit all the same:
-        the rate is kept, if not quite reached.
-        """
-        valid = self.reserve(timeout)
-        while (now := self._clock()) < valid:
-            self._sleep((valid - now) / SECOND)
-        return valid
+def origin(url: str) -> str:
+    """Return scheme, host and port of a URL, spelt alike for all URLs of a site.
+
+    Raises:
+        ValueError: the URL is malformed.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class HostLimits:
@@ -133,15 +142,15 @@ class HostLimits:
     def turn(self, url: str) -> Iterator[int]:
         """Wait until `url` may be asked for; the block is one request under way.
 
-        Gives the time from which its permit was valid, in nanoseconds.
+        Gives the time at which its token was granted, in nanoseconds.
         """
-        host = urlsplit(url).netloc.lower()
+        host = origin(url)
         with self._lock:
             if host not in self._hosts:
                 slots = threading.Semaphore(self._at_a_time)
                 self._hosts[host] = slots, self._new_bucket()
             slots, bucket = self._hosts[host]
-        # The slot first: a permit taken too early would be used too late, and so
+        # The slot first: a token taken too early would be used too late, and so
         # together with the next ones.
         with slots:
             yield bucket.acquire()
@@ -166,7 +175,7 @@ class Gauge:
 
 
 def keeps_rate(times: list[int], interval: int, at_once: int) -> bool:
-    """Tell whether permits were granted no faster than a token bucket may.
+    """Tell whether tokens were granted no faster than a token bucket may.
 
     That is: from any of `times` to the k-th after it, at least k - at_once + 1
     intervals have passed.
@@ -202,24 +211,27 @@ def main() -> None:
     options = parser.parse_args()
 
     limits = HostLimits(AT_A_TIME, lambda: TokenBucket(options.rate, options.burst))
-    with local_site.site_for(options.url) as one, local_site.site_for(None) as other:
+    with (
+        ThreadPoolExecutor(N_THREADS) as pool,  # after Ctrl-C the sites end before it
+        local_site.site_for(options.url) as one,
+        local_site.site_for(None) as other,
+    ):
+        print(
+            f"to each host {options.rate:g} requests a second, {options.burst} at once"
+            f" after a rest, {AT_A_TIME} under way"
+        )
         hosts = [one.url, other.url]
-        permits: dict[str, list[int]] = {host: [] for host in hosts}
+        granted: dict[str, list[int]] = {host: [] for host in hosts}
         under_way = {host: Gauge() for host in hosts}
 
         def ask(host: str) -> int:
-            with limits.turn(host) as valid, under_way[host]:
-                permits[host].append(valid)
+            with limits.turn(host) as when, under_way[host]:
+                granted[host].append(when)
                 return requests.get(f"{host}/get", timeout=TIMEOUT).status_code
 
-        with ThreadPoolExecutor(N_THREADS) as pool:
-            statuses = list(pool.map(ask, hosts * N_REQUESTS))
+        statuses = list(pool.map(ask, hosts * N_REQUESTS))
 
-    print(
-        f"to each host {options.rate:g} requests a second, {options.burst} at once"
-        f" after a rest, {AT_A_TIME} under way"
-    )
-    for host, times in permits.items():
+    for host, times in granted.items():
         took = (max(times) - min(times)) / SECOND
         print(
             f"{host}  {len(times)} requests  {took:5.2f} s  {len(times) / took:5.1f}/s"
@@ -227,7 +239,7 @@ def main() -> None:
     if statuses != [200] * 2 * N_REQUESTS:
         raise SystemExit(f"unexpected statuses: {set(statuses)}")
     interval = TokenBucket(options.rate).interval
-    if not all(keeps_rate(t, interval, options.burst) for t in permits.values()):
+    if not all(keeps_rate(t, interval, options.burst) for t in granted.values()):
         raise SystemExit("asked faster than the token bucket allows")
     if any(gauge.most > AT_A_TIME for gauge in under_way.values()):
         raise SystemExit(f"more than {AT_A_TIME} requests were under way to one host")

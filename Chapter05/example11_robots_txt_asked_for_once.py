@@ -4,6 +4,7 @@
 #     "cheroot>=10.0.0",
 #     "httpbin>=0.10.2",
 #     "requests>=2.31.0",
+#     "urllib3>=2.0.0",
 # ]
 # ///
 """Before anything else: may I? `robots.txt` is asked for once, by many threads.
@@ -22,10 +23,10 @@ is, until it has recovered (RFC 9309, section 2.3.1). The standard library's
 Try:  --threads 100
 
 Output:
-    20 threads, all at once
-    /robots.txt    1 requests
-    /get          10 requests
-    /deny          0 requests
+    20 threads, all at once, and what the site was asked for
+    /robots.txt    1
+    /get          10
+    /deny          0
     one thread asked for the rules, and all of them kept to them
 """
 
@@ -42,6 +43,7 @@ import requests
 
 TIMEOUT = 10.0  # seconds without a byte from the site
 AGENT = "concurrency-book"
+MOST_READ = 500 * 1024  # bytes of the rules, which are UTF-8 (RFC 9309, section 2.5)
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -63,23 +65,45 @@ class SingleFlight(Generic[K, V]):
         """Return the value of `key`, computed by this thread or by another one.
 
         Raises:
-            BaseException: what the computation raised. It is not kept: who asks from
+            Exception: what the computation raised. It is not kept: who asks from
                 then on starts anew.
+            concurrent.futures.CancelledError: the computing thread was interrupted.
         """
         with self._lock:
             future = self._futures.get(key)
             first = future is None
             if future is None:
                 future = self._futures[key] = Future()
+            if first:
+                future.add_done_callback(lambda done: self._forget(key, done))
         if first:
             try:
-                future.set_result(self._compute(key))
-            except BaseException as error:
-                with self._lock:
-                    del self._futures[key]
+                value = self._compute(key)
+            except Exception as error:
                 future.set_exception(error)
+            except BaseException:  # Ctrl-C is not the others' affair
+                future.cancel()
                 raise
+            else:
+                future.set_result(value)
         return future.result()
+
+    def _forget(self, key: K, future: Future[V]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            with self._lock:
+                del self._futures[key]
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port of a URL, spelt alike for all URLs of a site.
+
+    Raises:
+        ValueError: the URL is malformed.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Robots:
@@ -102,8 +126,7 @@ class Robots:
             requests.RequestException: the rules of its site cannot be had now, so that
                 nothing may be asked for.
         """
-        parts = urlsplit(url)
-        rules = self._rules.get(f"{parts.scheme}://{parts.netloc}/robots.txt")
+        rules = self._rules.get(f"{origin(url)}/robots.txt")
         return rules.can_fetch(self._agent, url)
 
     def _read(self, robots_url: str) -> RobotFileParser:
@@ -112,21 +135,24 @@ class Robots:
             response.raise_for_status()  # not now is not the same as whatever you like
         rules = RobotFileParser(robots_url)
         missing = response.status_code >= 400
-        rules.parse([] if missing else response.text.splitlines())
+        text = response.content[:MOST_READ].decode("utf-8-sig", "replace")
+        rules.parse([] if missing else text.splitlines())
         return rules
 
 
-def positive(text: str) -> int:
+def some(text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    if not 2 <= number <= local_site.THREADS:
+        raise argparse.ArgumentTypeError(
+            f"must be in 2 … {local_site.THREADS}, not {number}"
+        )
     return number
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--url", type=local_site.base_url, metavar="BASE")
-    parser.add_argument("--threads", type=positive, default=20)
+    parser.add_argument("--threads", type=some, default=20)
     options = parser.parse_args()
     n = options.threads
 
@@ -138,7 +164,11 @@ def main() -> None:
         headers = {"User-Agent": AGENT}
         return requests.get(url, headers=headers, timeout=TIMEOUT)
 
-    with local_site.site_for(options.url) as site, ThreadPoolExecutor(n) as pool:
+    with (
+        ThreadPoolExecutor(n) as pool,  # after Ctrl-C the site ends before it
+        local_site.site_for(options.url) as site,
+    ):
+        print(f"{n} threads, all at once, and what the site was asked for")
         robots = Robots(AGENT, get)
 
         def visit(path: str) -> str:
@@ -155,9 +185,8 @@ def main() -> None:
             raise
 
     counts = {path: asked.count(path) for path in ("/robots.txt", "/get", "/deny")}
-    print(f"{n} threads, all at once")
     for path, count in counts.items():
-        print(f"{path:11}  {count:3} requests")
+        print(f"{path:11}  {count:3}")
     if counts["/robots.txt"] != 1:
         raise SystemExit("the rules were to be asked for once")
     if counts["/deny"] or dict(zip(paths, outcomes, strict=True))["/get"] != "200":

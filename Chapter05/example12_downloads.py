@@ -6,6 +6,7 @@
 #     "requests>=2.31.0",
 #     "tqdm>=4.66.0",
 #     "trustme>=1.1.0",
+#     "urllib3>=2.0.0",
 # ]
 # ///
 """Files are downloaded side by side: whole and verified, or not there at all.
@@ -46,7 +47,7 @@ from tqdm import tqdm
 TIMEOUT = 10.0  # seconds without a byte from the site
 PIECE = 64 * 1024  # bytes
 N_THREADS = 4
-SIZE = 100_000  # bytes of each file; httpbin has no longer ones
+SIZE = 100_000  # bytes of the longest file; httpbin goes to 102,400
 
 
 class ChecksumError(Exception):
@@ -71,8 +72,8 @@ def download(
         timeout: seconds without a byte from the site.
 
     Raises:
-        requests.RequestException: there was no answer, or a status of 4xx or 5xx, or a
-            body shorter than announced.
+        requests.RequestException: there was no answer, or another status than 200, or
+            a body shorter than announced.
         ChecksumError: the body was another one.
         OSError: the file cannot be written.
 
@@ -80,19 +81,27 @@ def download(
     """
     # No two threads or processes write the same file, and it is on the same disk as
     # the target, or it could not be renamed in one step.
-    part = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part = target.with_name(f".{os.getpid()}-{threading.get_ident()}.part")
     checksum = hashlib.sha256()
     # Bytes as they are stored: neither compressed nor, by requests, decompressed.
     headers = {"Accept-Encoding": "identity"}
     ask = session or requests
     try:
         with ask.get(url, headers=headers, stream=True, timeout=timeout) as response:
-            response.raise_for_status()
+            compressed = "Content-Encoding" in response.headers
+            if response.status_code != 200 or compressed:  # 103, 206, 304: no file
+                wrong = "compressed" if compressed else f"{response.status_code}"
+                raise requests.HTTPError(f"{url}: {wrong}", response=response)
+            size = 0
             with part.open("xb") as file:
                 for piece in response.iter_content(PIECE):
                     file.write(piece)
                     checksum.update(piece)
+                    size += len(piece)
                     progress(len(piece))
+        announced = response.headers.get("Content-Length", size)
+        if str(size) != str(announced):  # not every version of urllib3 looks
+            raise requests.ConnectionError(f"{url}: {size} of {announced} bytes")
         if sha256 is not None and checksum.hexdigest() != sha256.lower():
             raise ChecksumError(f"{url}: wrong checksum, {checksum.hexdigest()}")
         part.replace(target)
@@ -110,13 +119,23 @@ def download_all(
     Args:
         wanted: URL and checksum (None if unknown) by file.
         n_threads: how many downloads are under way at a time.
-        progress: called with the size of each piece in bytes, in any thread.
+        progress: called with the size of each piece in bytes; in any thread, but never
+            in two at once.
     """
     failures: dict[Path, Exception] = {}
+    lock = threading.Lock()
+    stopping = threading.Event()
+
+    def note(size: int) -> None:
+        if stopping.is_set():
+            raise InterruptedError("the program is to end")
+        with lock:
+            progress(size)
+
     pool = ThreadPoolExecutor(n_threads)
     try:
         file_of = {
-            pool.submit(download, url, file, sha256, progress=progress): file
+            pool.submit(download, url, file, sha256, progress=note): file
             for file, (url, sha256) in wanted.items()
         }
         for future in as_completed(file_of):
@@ -125,8 +144,8 @@ def download_all(
             except Exception as failure:
                 failures[file_of[future]] = failure
     finally:
-        # After Ctrl-C those under way end first, and the others do not begin.
-        pool.shutdown(cancel_futures=True)
+        stopping.set()  # after Ctrl-C: those under way stop at their next piece ...
+        pool.shutdown(cancel_futures=True)  # ... and the others do not begin
     return failures
 
 
@@ -156,6 +175,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as name,
     ):
         folder = Path(name)
+        print(f"{n_files + 4} downloads, {N_THREADS} at a time")
         right: dict[Path, tuple[str, str | None]] = {
             folder / f"{n:03}.txt": (
                 f"{site.url}/range/{size}",
@@ -175,7 +195,6 @@ def main() -> None:
             failures = download_all(right | wrong, N_THREADS, bar.update)
         there = {path: path.stat().st_size for path in folder.iterdir()}
 
-    print(f"{len(right) + len(wrong)} downloads, {N_THREADS} at a time")
     for path in sorted(failures):
         print(f"{path.name:10}  {type(failures[path]).__name__}")
     if failures.keys() != wrong.keys():

@@ -1,6 +1,11 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["cheroot>=10.0.0", "httpbin>=0.10.2", "requests>=2.31.0"]
+# dependencies = [
+#     "cheroot>=10.0.0",
+#     "httpbin>=0.10.2",
+#     "requests>=2.31.0",
+#     "urllib3>=2.0.0",
+# ]
 # ///
 """The web site that this chapter asks: httpbin, on this machine alone.
 
@@ -17,24 +22,30 @@ Try:  --serve
 
 Output:
     GET /status/404    404
-    GET /delay/0.2     200 after 0.21 s
+    GET /delay/0.2     200 after 0.20 s
     GET /bytes/1000    200 with 1000 bytes
     answered on 1 connection; stopped, nothing left behind
 """
 
 import argparse
 import logging
+import os
+import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import requests
+import urllib3
 from cheroot.server import HTTPConnection
 from cheroot.wsgi import Server
 
-THREADS = 64  # as many requests are answered at a time
+THREADS = 100  # as many requests are answered at a time
 TIMEOUT = 10.0  # seconds
 NEEDS_STATUS = 77  # exit status of a script that cannot run here
 
@@ -59,6 +70,17 @@ class Site:
 
 
 class _Connection(HTTPConnection):
+    server: "_Server"
+
+    def communicate(self) -> bool:
+        self.server.connections.add(self)
+        return bool(super().communicate())  # type: ignore[no-untyped-call]
+
+    def hang_up(self) -> None:
+        """Let the client know, from another thread, that no answer will come."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         super().close()
         # Of a client that has hung up, something may be left in the buffer. Nobody
@@ -68,11 +90,19 @@ class _Connection(HTTPConnection):
 
 
 class _Server(Server):
-    """A threaded WSGI server that stops soon and writes nothing by itself."""
+    """A threaded WSGI server that stops soon and writes nothing by itself.
+
+    Attributes:
+        connections: those that have asked for something, as far as they are open.
+    """
 
     expiration_interval = 0.05  # seconds until it notices that it is to stop
     keep_alive_conn_limit = 1000  # idle connections
     ConnectionClass = _Connection
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connections: WeakSet[_Connection] = WeakSet()
 
     def error_log(
         self, msg: str = "", level: int = logging.INFO, traceback: bool = False
@@ -84,7 +114,8 @@ class _Server(Server):
 def serve(threads: int = THREADS) -> Iterator[Site]:
     """Serve httpbin on the loopback, on a free port, `threads` requests at a time.
 
-    At the end, requests in progress are answered first.
+    At the end, requests in progress are answered first; after Ctrl-C they are not, and
+    whoever waits for an answer gets an error at once.
 
     Raises:
         ModuleNotFoundError: httpbin is not installed.
@@ -96,43 +127,51 @@ def serve(threads: int = THREADS) -> Iterator[Site]:
 
     server = _Server(("127.0.0.1", 0), app, threads, request_queue_size=128)
     server.stats["Enabled"] = True
-    ready = threading.Event()
-    failures: list[Exception] = []
+    prepared: Future[None] = Future()
 
     def run() -> None:
         try:
             server.prepare()
         except Exception as error:
-            failures.append(error)
-            return
-        finally:
-            ready.set()
-        server.serve()
+            prepared.set_exception(error)
+        else:
+            prepared.set_result(None)
+            server.serve()
 
     # A daemon, and so are the threads that it starts: wherever Ctrl-C hits this one,
     # nothing keeps the interpreter from ending.
     running = threading.Thread(target=run, name="local site", daemon=True)
     running.start()
+    prepared.result()
+    interrupted = False
     try:
-        ready.wait()
-        if failures:
-            raise failures[0]
         yield Site(f"http://127.0.0.1:{server.bind_addr[1]}", server.stats)
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
     finally:
-        ready.wait()
-        server.stop()
-        running.join()
+        stopping = threading.Thread(target=server.stop, daemon=True)
+        stopping.start()
+        if interrupted:  # requests in progress may take their time, but alone
+            for connection in list(server.connections):
+                connection.hang_up()
+        else:
+            stopping.join()
+            running.join()
 
 
 @contextmanager
-def site_for(url: str | None) -> Iterator[Site]:
+def site_for(url: str | None, threads: int = THREADS) -> Iterator[Site]:
     """Give the site at `url`, or for None a local one, to a script's main function.
 
-    A request that fails inside ends the script with one line that names the URL.
+    What fails inside ends the script with one line that names the culprit. Nothing that
+    is on this machine is asked for by way of a proxy.
     """
+    before = os.environ.get("no_proxy")
+    os.environ["no_proxy"] = f"{before or ''},127.0.0.1"
     try:
         if url is None:
-            with serve() as site:
+            with serve(threads) as site:
                 yield site
         else:
             requests.get(f"{url}/status/200", timeout=TIMEOUT).raise_for_status()
@@ -140,21 +179,30 @@ def site_for(url: str | None) -> Iterator[Site]:
     except ModuleNotFoundError as error:
         print(f"needs {error.name}: pip install {error.name}")
         raise SystemExit(NEEDS_STATUS) from None
-    except requests.RequestException as error:
-        asked = error.request.url if error.request is not None else url
-        raise SystemExit(f"{asked}: {error}") from None
+    except (OSError, urllib3.exceptions.HTTPError) as error:
+        request = getattr(error, "request", None)
+        asked = url if request is None else request.url
+        raise SystemExit(f"{asked}: {error}" if asked else str(error)) from None
     except ExceptionGroup as group:
         raise SystemExit(f"{group}: {group.exceptions[0]}") from None
+    finally:
+        if before is None:
+            del os.environ["no_proxy"]
+        else:
+            os.environ["no_proxy"] = before
 
 
 def base_url(text: str) -> str:
     """Check the value of `--url`; return it without a slash at the end."""
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and parts.hostname
-        _ = parts.port  # raises ValueError if it is no port
+        host, _ = parts.hostname or "", parts.port  # a ValueError if it is no port
+        host.encode("idna")  # so is this, for what can be no name
     except ValueError:
-        usable = None
+        host = ""
+    # What stands before an @ would be shown in messages; what follows a ? or # would
+    # stand in front of the paths to ask for.
+    usable = host and parts.scheme in {"http", "https"} and not set(text) & set(" @?#")
     if not usable:
         raise argparse.ArgumentTypeError(f"not the URL of a web site: {text!r}")
     return text.rstrip("/")
@@ -174,16 +222,17 @@ def main() -> None:
                 return
         with requests.Session() as session:
             missing = session.get(f"{site.url}/status/404", timeout=TIMEOUT)
+            print(f"GET /status/404    {missing.status_code}")
             late = session.get(f"{site.url}/delay/0.2", timeout=TIMEOUT)
+            waited = late.elapsed.total_seconds()
+            print(f"GET /delay/0.2     {late.status_code} after {waited:.2f} s")
             data = session.get(f"{site.url}/bytes/1000", timeout=TIMEOUT)
+            print(
+                f"GET /bytes/1000    {data.status_code} with {len(data.content)} bytes"
+            )
     left = [t for t in threading.enumerate() if t is not threading.main_thread()]
     for thread in left:
         thread.join(1)  # cheroot tells one of its threads to end, and does not wait
-
-    waited = late.elapsed.total_seconds()
-    print(f"GET /status/404    {missing.status_code}")
-    print(f"GET /delay/0.2     {late.status_code} after {waited:.2f} s")
-    print(f"GET /bytes/1000    {data.status_code} with {len(data.content)} bytes")
     if threading.active_count() > 1:
         raise SystemExit(f"still running: {left}")
     print(f"answered on {site.connections} connection; stopped, nothing left behind")

@@ -15,21 +15,22 @@ the tests, are asked to survive them.
 Try:  --serve
 
 Output:
-    path         first line                        announced  body  then
-    /honest      HTTP/1.1 200 OK                           20    20  end
-    /truncated   HTTP/1.1 200 OK                         1000   100  end
-    /cut-chunk   HTTP/1.1 200 OK                            -    15  end
-    /gigabyte    HTTP/1.1 200 OK                   1000000000    10  silence
-    /drip-body   (a byte at a time)                         -   ...  drip
-    /drip-head   (a byte at a time)                         -   ...  drip
-    /endless     HTTP/1.1 302 Found                         0     0  end
-    /busy        HTTP/1.1 503 Service Unavailable           0     0  end
-    /busy-twice  HTTP/1.1 503 Service Unavailable           0     0  end
-    /not-http    220 mail.example ESMTP at hand.            -     0  end
-    /hang-up                                                -     0  end
-    /silent                                                 -     0  silence
-    with TLS     unable to get local issuer certificate
-    13 answers, 1 of them honest
+    path            first line                        announced  body  then
+    /honest         HTTP/1.1 200 OK                           20    20  end
+    /truncated      HTTP/1.1 200 OK                         1000   100  end
+    /cut-chunk      HTTP/1.1 200 OK                            -    15  end
+    /gigabyte       HTTP/1.1 200 OK                   1000000000    10  silence
+    /drip-body      (a byte at a time)                         -   ...  drip
+    /drip-head      (a byte at a time)                         -   ...  drip
+    /endless        HTTP/1.1 302 Found                         0     0  end
+    /long-redirect  HTTP/1.1 302 Found                1000000000     0  silence
+    /busy           HTTP/1.1 503 Service Unavailable           0     0  end
+    /busy-twice     HTTP/1.1 503 Service Unavailable           0     0  end
+    /not-http       220 mail.example ESMTP at hand.            -     0  end
+    /hang-up                                                   -     0  end
+    /silent                                                    -     0  silence
+    with TLS        unable to get local issuer certificate
+    14 answers, 1 of them honest
 """
 
 import argparse
@@ -48,10 +49,11 @@ from urllib.parse import urlsplit
 
 DRIP = 0.2  # seconds from one byte to the next
 TIMEOUT = 10.0  # seconds that a handler waits for a client
+HELD = 60.0  # seconds at most that a lie without end keeps a client
 QUIET = 1.0  # seconds without a byte that count as silence
 NEEDS_STATUS = 77  # exit status of a script that cannot run here
 
-# What to send; or for how many seconds to wait, None for as long as the site is there.
+# What to send; or for how many seconds to wait, None for as long as the client will.
 Part = bytes | float | None
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
@@ -102,6 +104,14 @@ def endless(_: int) -> Iterator[Part]:
     )
 
 
+def long_redirect(_: int) -> Iterator[Part]:
+    """Redirect to an honest page, with a body that is announced and never sent."""
+    yield (
+        b"HTTP/1.1 302 Found\r\nLocation: /honest\r\nContent-Length: 1000000000\r\n\r\n"
+    )
+    yield None
+
+
 def busy(_: int) -> Iterator[Part]:
     """Be busy."""
     yield BUSY + b"\r\n"
@@ -139,6 +149,7 @@ ANSWERS: dict[str, Callable[[int], Iterator[Part]]] = {
     "/drip-body": drip_body,
     "/drip-head": drip_head,
     "/endless": endless,
+    "/long-redirect": long_redirect,
     "/busy": busy,
     "/busy-twice": busy_twice,
     "/not-http": not_http,
@@ -160,11 +171,29 @@ class LyingSite:
     url: str
     tls_url: str
     authority: bytes
-    _asked: Counter[str]
+    _asked: "_Counts"
 
     def asked(self, path: str) -> int:
         """Return how many requests for `path` were read completely."""
-        return self._asked[path]
+        return self._asked.of(path)
+
+
+class _Counts:
+    """Counts requests by path, for any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()  # guarded by _lock
+
+    def of(self, path: str) -> int:
+        with self._lock:
+            return self._counts[path]
+
+    def add(self, path: str) -> int:
+        """Count a request for `path`; return how many there were before."""
+        with self._lock:
+            self._counts[path] += 1
+            return self._counts[path] - 1
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -174,43 +203,48 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         with contextlib.suppress(OSError):  # a client that has gone, or wants no more
             path = self._read_request()
-            for part in ANSWERS[path](self.server.count(path)):
+            if path not in ANSWERS:  # not even a lie is due
+                return
+            for part in ANSWERS[path](self.server.asked.add(path)):
                 if isinstance(part, bytes):
                     self.wfile.write(part)
-                elif self.server.stopping.wait(part):
+                elif self.server.stopping.wait(HELD if part is None else part):
                     break
 
-    def _read_request(self) -> str:
-        """Return the path of one request, of which body and all have been read."""
-        words = self.rfile.readline().split()
-        length = 0
-        while (line := self.rfile.readline()) not in {b"\r\n", b""}:
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
-        self.rfile.read(length)
-        path = words[1].decode() if len(words) == 3 else ""
-        return path if path in ANSWERS else "/hang-up"
+    def _read_request(self) -> str | None:
+        """Read one request, body and all; return its path, None if it is none."""
+        words = self.rfile.readline().decode("latin-1").split()
+        length = "0"
+        while (line := self.rfile.readline().decode("latin-1")) != "\r\n":
+            if not line:  # the client has gone before the end
+                return None
+            name, _, value = line.partition(":")
+            if name.lower() == "content-length":
+                length = value.strip()
+        if len(words) != 3 or not (length.isascii() and length.isdecimal()):
+            return None
+        complete = len(self.rfile.read(int(length))) == int(length)
+        return words[1] if complete else None
 
 
 class _Server(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
-    def __init__(
-        self, context: ssl.SSLContext | None, asked: Counter[str], lock: threading.Lock
-    ) -> None:
+    def __init__(self, context: ssl.SSLContext | None, asked: _Counts) -> None:
+        self.asked = asked
         self.stopping = threading.Event()
         self._context = context
-        self._asked = asked  # guarded by _lock, which both servers share
-        self._lock = lock
+        self._lock = threading.Lock()
         self._clients: set[socket.socket] = set()  # guarded by _lock
+        # A daemon: Ctrl-C while it starts would leave nobody to shut it down.
+        self._serving = threading.Thread(
+            target=self.serve_forever, args=(0.01,), daemon=True
+        )
         super().__init__(("127.0.0.1", 0), _Handler)
 
-    def count(self, path: str) -> int:
-        """Count a request for `path`; return how many there were before."""
-        with self._lock:
-            self._asked[path] += 1
-            return self._asked[path] - 1
+    def start(self) -> None:
+        """Serve in a thread."""
+        self._serving.start()
 
     def get_request(self) -> tuple[socket.socket, object]:
         client, address = super().get_request()
@@ -230,7 +264,9 @@ class _Server(socketserver.ThreadingTCPServer):
 
     def stop(self) -> None:
         """End all waits, let go of all clients, and wait for the handlers to end."""
-        self.shutdown()
+        if self._serving.is_alive():  # else shutdown() would wait for it for ever
+            self.shutdown()
+            self._serving.join()
         self.stopping.set()
         with self._lock:
             for client in self._clients:
@@ -241,30 +277,29 @@ class _Server(socketserver.ThreadingTCPServer):
 
 @contextmanager
 def serve() -> Iterator[LyingSite]:
-    """Serve the lies on the loopback, on a free port, and on another one with TLS."""
+    """Serve the lies on the loopback, on a free port, and on another one with TLS.
+
+    Raises:
+        ModuleNotFoundError: trustme is not installed.
+        OSError: the site cannot be started.
+    """
     import trustme
 
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
 
-    asked: Counter[str] = Counter()
-    lock = threading.Lock()
+    asked = _Counts()
     with contextlib.ExitStack() as stack:
-        ports = []
-        for tls in (None, context):
-            server = _Server(tls, asked, lock)
-            # A daemon: Ctrl-C while it starts would leave nobody to shut it down.
-            serving = threading.Thread(
-                target=server.serve_forever, args=(0.01,), daemon=True
-            )
-            stack.callback(serving.join)
+        servers = [_Server(tls, asked) for tls in (None, context)]
+        for server in servers:
             stack.callback(server.stop)
-            serving.start()
-            ports.append(server.server_address[1])
+        for server in servers:
+            server.start()
+        plain, tls = (server.server_address[1] for server in servers)
         yield LyingSite(
-            f"http://127.0.0.1:{ports[0]}",
-            f"https://127.0.0.1:{ports[1]}",
+            f"http://127.0.0.1:{plain}",
+            f"https://127.0.0.1:{tls}",
             authority.cert_pem.bytes(),
             asked,
         )
@@ -323,7 +358,7 @@ def main() -> None:
         print(f"needs {error.name}: pip install {error.name}")
         raise SystemExit(NEEDS_STATUS) from None
 
-    print("path         first line                        announced  body  then")
+    print("path            first line                        announced  body  then")
     honest_ones = 0
     for path, (data, then) in zip(ANSWERS, seen, strict=True):
         head, _, body = data.partition(b"\r\n\r\n")
@@ -335,8 +370,8 @@ def main() -> None:
             first, announced, size = "(a byte at a time)", "-", "..."
         else:
             size = str(len(body))
-        print(f"{path:11}  {first:32}  {announced:>10}  {size:>4}  {then}")
-    print(f"with TLS     {verdict}")
+        print(f"{path:14}  {first:32}  {announced:>10}  {size:>4}  {then}")
+    print(f"with TLS        {verdict}")
     if honest_ones != 1 or not verdict:
         raise SystemExit("one answer was to be honest, and the certificate refused")
     print(f"{len(ANSWERS) + 1} answers, {honest_ones} of them honest")

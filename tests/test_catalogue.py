@@ -130,6 +130,7 @@ REPEATED = {
     "Acquirable",
     "Gauge",
     "gil_state",
+    "origin",
     "picture",
     "positive",
     "process_pool",
