@@ -45,7 +45,7 @@ import argparse
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
@@ -204,9 +204,13 @@ def without_password(url: str) -> str:
 
 
 def fetch_list(
-    urls: Sequence[str], n_threads: int = N_THREADS, seconds: float = DEADLINE
+    pool: Executor, urls: Sequence[str], seconds: float = DEADLINE
 ) -> list[Outcome]:
-    """Fetch all of `urls`, `n_threads` at a time; return the outcomes in order."""
+    """Fetch all of `urls` in the threads of `pool`; return the outcomes in order.
+
+    Each URL has `seconds` from when its turn has come. After Ctrl-C, those whose turn
+    has not come are left.
+    """
 
     def try_one(url: str) -> Outcome:
         try:
@@ -214,11 +218,7 @@ def fetch_list(
         except Exception as error:
             return Outcome(url, None, reason(error))
 
-    pool = ThreadPoolExecutor(n_threads)
-    try:
-        return list(pool.map(try_one, urls))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return list(pool.map(try_one, urls))
 
 
 def report(outcomes: Sequence[Outcome]) -> int:
@@ -237,9 +237,11 @@ def main() -> None:
     parser.add_argument("--url", type=local_site.base_url, metavar="BASE")
     options = parser.parse_args()
     if options.urls:
-        raise SystemExit(report(fetch_list(options.urls)))
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            raise SystemExit(report(fetch_list(pool, options.urls)))
 
     with (
+        ThreadPoolExecutor(N_THREADS) as pool,  # after Ctrl-C the sites end before it
         local_site.site_for(options.url) as site,
         lying_site.serve() as liar,
         socket.socket() as bound,  # but not listening: its port refuses
@@ -264,7 +266,7 @@ def main() -> None:
             f"{site.url}/range/2000": "ok",
         }
         print(f"{len(expected)} URLs, {N_THREADS} at a time")
-        outcomes = fetch_list(list(expected))
+        outcomes = fetch_list(pool, list(expected))
 
     status = report(outcomes)
     for outcome, begin in zip(outcomes, expected.values(), strict=True):

@@ -164,11 +164,11 @@ def serve(threads: int = THREADS) -> Iterator[Site]:
 def site_for(url: str | None, threads: int = THREADS) -> Iterator[Site]:
     """Give the site at `url`, or for None a local one, to a script's main function.
 
-    What fails inside ends the script with one line that names the culprit. Nothing that
-    is on this machine is asked for by way of a proxy.
+    What fails inside ends the script with one line that names the culprit. What is on
+    this machine, or nowhere, is not asked for by way of a proxy.
     """
     before = os.environ.get("no_proxy")
-    os.environ["no_proxy"] = f"{before or ''},127.0.0.1"
+    os.environ["no_proxy"] = f"{before or ''},127.0.0.1,.invalid"
     try:
         if url is None:
             with serve(threads) as site:

@@ -66,7 +66,7 @@ def liar() -> Iterator[LyingSite]:
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is on this machine is not asked for by way of a proxy."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,.invalid,.example")
 
 
 @pytest.fixture
@@ -1544,6 +1544,11 @@ def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
 # -- example13: lists with bad URLs
 
 
+def fetch_list(*urls: str, seconds: float = LIMIT) -> list[lists.Outcome]:
+    with ThreadPoolExecutor(2) as pool:
+        return lists.fetch_list(pool, urls, seconds)
+
+
 def test_body_within_the_limit(site: Site) -> None:
     assert lists.fetch(f"{site.url}/range/100", largest=100) == downloads.alphabet(100)
     with pytest.raises(lists.TooLargeError, match="more than 100 bytes announced"):
@@ -1569,9 +1574,7 @@ def test_body_within_the_limit(site: Site) -> None:
 )
 def test_every_lie_is_told_by_its_name(liar: LyingSite, path: str, why: str) -> None:
     seconds = 0.5 if "0.5 s" in why else LIMIT
-    good, bad = lists.fetch_list(
-        [f"{liar.url}/honest", liar.url + path], seconds=seconds
-    )
+    good, bad = fetch_list(f"{liar.url}/honest", liar.url + path, seconds=seconds)
     assert good == lists.Outcome(f"{liar.url}/honest", b"This is all of it.\r\n")
     assert bad == lists.Outcome(liar.url + path, None, why)
 
@@ -1587,13 +1590,13 @@ def test_redirects_are_followed_without_their_bodies(
     assert liar.asked("/endless") == before + lists.MOST_REDIRECTS + 1
     for target in ("ftp://a.example/", "file:///etc/passwd"):
         url = f"{site.url}/redirect-to?url={target}"
-        (outcome,) = lists.fetch_list([url])
+        (outcome,) = fetch_list(url)
         assert outcome.reason == f"redirected to {target}"
 
 
 def test_only_a_status_of_200_has_a_body(site: Site) -> None:
     for status, why in ((204, "204 No Content"), (299, "299"), (404, "404 Not Found")):
-        (outcome,) = lists.fetch_list([f"{site.url}/status/{status}"])
+        (outcome,) = fetch_list(f"{site.url}/status/{status}")
         assert outcome.reason == why
 
 
@@ -1605,7 +1608,7 @@ def test_urls_are_fetched_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
         return url.encode()
 
     monkeypatch.setattr(lists, "fetch", fetch)
-    assert [one.body for one in lists.fetch_list(["a", "b"], 2)] == [b"a", b"b"]
+    assert [one.body for one in fetch_list("a", "b")] == [b"a", b"b"]
 
 
 def test_passwords_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -1634,11 +1637,11 @@ def test_passwords_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_bad_addresses(url: str, why: str) -> None:
-    assert lists.fetch_list([url]) == [lists.Outcome(url, None, why)]
+    assert fetch_list(url) == [lists.Outcome(url, None, why)]
 
 
 def test_refusals_are_told(liar: LyingSite, closed_port: str) -> None:
-    refused, untrusted = lists.fetch_list([closed_port, f"{liar.tls_url}/honest"])
+    refused, untrusted = fetch_list(closed_port, f"{liar.tls_url}/honest")
     assert refused.reason == "connection refused"
     assert untrusted.reason == "TLS: unable to get local issuer certificate"
 
