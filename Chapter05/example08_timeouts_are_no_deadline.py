@@ -61,8 +61,7 @@ N_DRIPS, DRIP_SECONDS = 12, 2.4  # the honest site's: one byte each 0.2 s
 class DeadlineSession(requests.Session):
     """A session, for one thread, whose answers can be given a deadline.
 
-    with session.deadline(2.0):
-        response = session.get(url)
+    Use it as `with session.deadline(2.0): response = session.get(url)`.
     """
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ A POST that was sent may have been carried out, whatever came back, so it is not
 again. A GET may be; and so may anything that never left, as when the connection was
 refused. All attempts and pauses together keep to a deadline.
 
-`get_with_retries` is the idea from scratch; for work take `Retry` of urllib3, which
+`with_retries` is the idea from scratch; for work take `Retry` of urllib3, which
 requests knows how to use. The site counts the attempts of both.
 
 M. Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015; RFC 9110,

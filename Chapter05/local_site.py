@@ -38,7 +38,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
-from weakref import WeakSet
 
 import requests
 import urllib3
@@ -73,15 +72,13 @@ class _Connection(HTTPConnection):
     server: "_Server"
 
     def communicate(self) -> bool:
-        self.server.connections.add(self)
+        with self.server.lock:
+            self.server.open_connections.add(self)
         return bool(super().communicate())  # type: ignore[no-untyped-call]
 
-    def hang_up(self) -> None:
-        """Let the client know, from another thread, that no answer will come."""
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-
     def close(self) -> None:
+        with self.server.lock:
+            self.server.open_connections.discard(self)
         super().close()
         # Of a client that has hung up, something may be left in the buffer. Nobody
         # else lets go of that, and the interpreter would complain.
@@ -90,11 +87,7 @@ class _Connection(HTTPConnection):
 
 
 class _Server(Server):
-    """A threaded WSGI server that stops soon and writes nothing by itself.
-
-    Attributes:
-        connections: those that have asked for something, as far as they are open.
-    """
+    """A threaded WSGI server that stops soon and writes nothing by itself."""
 
     expiration_interval = 0.05  # seconds until it notices that it is to stop
     keep_alive_conn_limit = 1000  # idle connections
@@ -102,7 +95,16 @@ class _Server(Server):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.connections: WeakSet[_Connection] = WeakSet()
+        self.lock = threading.Lock()
+        # Those that have asked for something. Guarded by lock.
+        self.open_connections: set[_Connection] = set()
+
+    def hang_up(self) -> None:
+        """Let all clients know, from another thread, that no answer will come."""
+        with self.lock:
+            for connection in self.open_connections:
+                with suppress(OSError):
+                    connection.socket.shutdown(socket.SHUT_RDWR)
 
     def error_log(
         self, msg: str = "", level: int = logging.INFO, traceback: bool = False
@@ -153,8 +155,7 @@ def serve(threads: int = THREADS) -> Iterator[Site]:
         stopping = threading.Thread(target=server.stop, daemon=True)
         stopping.start()
         if interrupted:  # requests in progress may take their time, but alone
-            for connection in list(server.connections):
-                connection.hang_up()
+            server.hang_up()
         else:
             stopping.join()
             running.join()
