@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(ROOT.glob("Chapter[0-9][0-9]/*.py"))
 
 LIMIT = 30.0  # seconds that a script may take
+MOMENT = 0.03  # seconds from a script's first line to the midst of its work
 HELPERS_GRACE = 5.0  # seconds that multiprocessing's own helpers may take to notice
 NEEDS_STATUS = 77  # exit status of a script that this interpreter or system cannot run
 
@@ -191,13 +192,19 @@ def _repository() -> dict[str, tuple[int, int]]:
 
 
 def _wait_until_busy(process: "subprocess.Popen[bytes]", out_path: Path) -> None:
-    """Return when a script has printed something, started a process, or ended."""
+    """Return when a script is at work: it has printed something, or started a process.
+
+    A moment later, that is: KeyboardInterrupt in the middle of `Executor.submit` may
+    leave one of CPython's own locks locked, and no script can help that.
+    """
     own = psutil.Process(process.pid)
     with suppress(psutil.NoSuchProcess):
         while process.poll() is None and not out_path.stat().st_size:
             if own.children():
-                break
+                return
             time.sleep(0.001)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(MOMENT)
 
 
 def _dump_stacks(process: "subprocess.Popen[bytes]") -> None:
