@@ -1,8 +1,8 @@
 """Two threads count down, one after the other or at the same time.
 
-`start()` makes a new thread, and that thread calls `run()`. Who calls `run()` instead
-has only called a method: it runs in the caller's thread. `join()` waits until a thread
-has ended; to start it once more is an error.
+`start()` makes a new thread, and that thread calls `run()`. A call of `run()` itself
+makes no thread: it is a call like any other, in the caller's thread. `join()` waits
+until a thread has ended; to start it once more is an error.
 
 If each thread is joined before the next is started, their waits add up. If both are
 started first, they are in progress at the same time: each has begun before the other

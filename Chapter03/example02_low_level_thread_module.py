@@ -1,15 +1,17 @@
 """The module `_thread` starts threads and does nothing else for them.
 
-`_thread.start_new_thread` is what `threading` is built on, and what Python 2 called
+`_thread.start_new_thread` is what `threading` was built on, and what Python 2 called
 `thread`. It gives no object, only a number: no name, no `join()`, and
-`threading.enumerate()` does not know the thread. To wait for it takes a lock, which
-the thread releases when it is done; a lock, unlike an `RLock`, may be released by
-another thread than the one that took it. An exception goes to `sys.unraisablehook`,
-while the caller goes on as if all were well. And the interpreter does not wait: when
-the main thread ends, the others are cut off, whatever they were about to do.
+`threading.enumerate()` does not know the thread (not before it asks for
+`current_thread()`, as `logging` does, and then as a dummy). To wait for it takes a
+lock, which the thread releases when it is done; a lock, unlike an `RLock`, may be
+released by another thread than the one that took it. An exception goes to
+`sys.unraisablehook`, while the caller goes on as if all were well. And the interpreter
+does not wait: when the main thread ends, the others are cut off, whatever they were
+about to do.
 
 So use `threading.Thread`, which has all of that. (Python 3.13 adds to `_thread` a
-handle with a `join()`, for use by `threading`.)
+handle with a `join()`, on which `threading` is built since.)
 
 Book: Chapter 3, example2.
 

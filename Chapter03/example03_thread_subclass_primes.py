@@ -73,7 +73,10 @@ class ResultThread(threading.Thread, Generic[T]):
         if self.is_alive():
             raise TimeoutError(f"{self.name} is still at work after {timeout:g} s")
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                del self  # the traceback holds this frame, which must not hold it
         return self._result
 
 

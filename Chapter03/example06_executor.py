@@ -121,7 +121,7 @@ def map_until_failure() -> tuple[list[int], list[int]]:
 def cancel_three() -> dict[str, bool]:
     """Cancel a task that runs, one that waits, and one by shutting the pool down.
 
-    Tell of each whether it was cancelled.
+    Return for each whether it was cancelled.
     """
     with ThreadPoolExecutor(1) as pool, Gate() as gate:
         running = pool.submit(gate)

@@ -43,7 +43,11 @@ R = TypeVar("R")
 
 
 class OwnRandom(threading.local):
-    """A random generator for each thread; all of them begin with the same seed."""
+    """A random generator for each thread; all of them begin with the same seed.
+
+    That is to show that none disturbs another. Threads of a simulation need different
+    seeds, as from `numpy.random.SeedSequence.spawn`.
+    """
 
     def __init__(self, seed: int) -> None:
         # Called again in each thread that comes here for the first time.

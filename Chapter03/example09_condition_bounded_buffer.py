@@ -126,7 +126,12 @@ def hand_over(
     """Put each of `parts` in a thread of its own; return all that `n_consumers` got.
 
     The buffer is closed afterwards.
+
+    Raises:
+        ValueError: there is no consumer, so that the producers would wait for ever.
     """
+    if n_consumers < 1:
+        raise ValueError(f"there must be a consumer, not {n_consumers}")
 
     def put_all(part: Sequence[T]) -> None:
         for item in part:

@@ -6,7 +6,7 @@ answer, True or False, whether the event was set. What the threads that wait mus
 miss is a start that failed: then the event has to be set, too, with the reason beside
 it, or they wait for ever.
 
-An event is a state and not a message. Who sets it and clears it at once, to say
+An event is a state and not a message. One that is set and cleared at once, to say
 "something has changed", is not heard by a thread that has looked at the old state and
 is just about to wait. That moment is forced here. What can happen again is counted
 instead, and a thread waits for a count beyond the one that it has seen.
@@ -34,7 +34,8 @@ LIMIT = 10.0  # seconds that a step of the demonstration may take
 class StartSignal:
     """Lets threads wait until a service has started, or has failed to.
 
-    The service starts inside `with signal.starting():`.
+    The service starts inside `with signal.starting():`. A signal is for one start: for
+    another try make another signal.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,13 @@ class StartSignal:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """At the end of the block let all who wait go on, also if it has failed."""
+        """At the end of the block let all who wait go on, also if it has failed.
+
+        Raises:
+            RuntimeError: this is not the first start.
+        """
+        if self._known.is_set():
+            raise RuntimeError("a start signal is for one start")
         try:
             yield
         except BaseException as failure:
@@ -96,6 +103,17 @@ class ChangeCount:
             return self._count
 
 
+def wait_for_all(come: threading.Semaphore, n_clients: int) -> None:
+    """Return when `come` was released by each client.
+
+    Raises:
+        TimeoutError: one has taken longer than LIMIT.
+    """
+    for _ in range(n_clients):
+        if not come.acquire(timeout=LIMIT):
+            raise TimeoutError("not all clients have come")
+
+
 def log_of_clients(
     signal: StartSignal, n_clients: int, start: Callable[[], object]
 ) -> list[str]:
@@ -116,12 +134,12 @@ def log_of_clients(
     with ThreadPoolExecutor(n_clients) as pool:
         try:
             clients = [pool.submit(client) for _ in range(n_clients)]
-            for _ in clients:
-                come.acquire(timeout=LIMIT)
+            wait_for_all(come, n_clients)
             log.append("start")
             start()
-        except BaseException:  # Ctrl-C, for one: or they would wait until LIMIT
-            start()
+        except BaseException:  # Ctrl-C, for one: or they would wait on
+            with suppress(BaseException), signal.starting():
+                raise
             raise
         for one in clients:
             one.result()

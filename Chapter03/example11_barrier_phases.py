@@ -49,7 +49,7 @@ def spread(cells: Sequence[float], steps: int, rule: Rule = mean) -> list[list[f
     """Return the cells after each of `steps` steps. The outermost two never change.
 
     Raises:
-        ValueError: there are less than two cells.
+        ValueError: there are fewer than two cells.
     """
     check(cells)
     states = [list(cells)]
@@ -94,7 +94,7 @@ def spread_with_threads(
     """Return the same as `spread`, computed by `n_threads` threads in step.
 
     Raises:
-        ValueError: there are less than two cells.
+        ValueError: there are fewer than two cells.
         Exception: what `rule` raises, whichever it is. All threads have ended then.
         threading.BrokenBarrierError: a thread took longer than LIMIT for a step.
     """

@@ -8,7 +8,7 @@ program does not end before it. For many points in time take one thread and a he
 
 A timer that starts the next one drifts: each round adds what the work took. `Repeating`
 waits for points of a fixed grid instead. If the work takes longer than an interval, the
-points it has missed are skipped, for to catch up would be a burst. An exception is
+points it has missed are skipped, since catching up would be a burst. An exception is
 reported and does not end it. Clock and wait can be replaced, so that its schedule is
 tested without a second's sleep, as it is done here.
 
@@ -27,6 +27,7 @@ Output:
 import argparse
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,12 @@ def watchdog(seconds: float, alarm: Callable[[], object]) -> Iterator[None]:
     """Call `alarm` in another thread if the `with` block takes more than `seconds`.
 
     After the block `alarm` is not running any more, and will not.
+
+    Raises:
+        ValueError: no thread can wait that long.
     """
+    if not 0 <= seconds <= threading.TIMEOUT_MAX:
+        raise ValueError(f"cannot wait for {seconds} s")
     timer = threading.Timer(seconds, alarm)
     timer.daemon = True  # the program may end before the time is up
     timer.start()
@@ -92,8 +98,11 @@ def repeat(
 class Repeating:
     """Calls `action` every `interval` seconds, in a thread, in a `with` block.
 
+    What `action` raises goes to `on_error`, if it is an Exception; `sys.exit()` in it
+    ends the calls.
+
     Raises:
-        ValueError: the interval is not more than 0.
+        ValueError: the interval is not more than 0, or longer than a thread can wait.
     """
 
     def __init__(
@@ -102,7 +111,7 @@ class Repeating:
         action: Callable[[], object],
         on_error: Callable[[Exception], object] = log_error,
     ) -> None:
-        if not interval > 0:
+        if not 0 < interval <= threading.TIMEOUT_MAX:
             raise ValueError(f"the interval must be more than 0, not {interval}")
         self._stopped = threading.Event()
         timing = time.monotonic, self._stopped.wait
@@ -141,7 +150,7 @@ def time_to_fire(seconds: float) -> float:
 
 
 def threads_of(n_timers: int) -> int:
-    """Return how many threads there are more while `n_timers` timers wait."""
+    """Return how many more threads there are while `n_timers` timers wait."""
     timers = [threading.Timer(FOR_EVER, print) for _ in range(n_timers)]
     before = threading.active_count()
     for timer in timers:
@@ -231,6 +240,8 @@ def main() -> None:
     parser.add_argument("--timers", type=positive, default=20)
     n_timers = parser.parse_args().timers
     grain = time.get_clock_info("monotonic").resolution
+    if sys.platform == "win32":
+        grain = max(grain, 0.016)  # waits end with the ticks of another clock
 
     taken = time_to_fire(A_WHILE)
     print(f"watchdog       set to {A_WHILE} s, fired after {taken:.3f} s")

@@ -71,9 +71,14 @@ class Worker:
     Args:
         work: one piece of work. What it raises ends the worker and comes out of stop().
         interval: seconds to pause after each piece.
+
+    Raises:
+        ValueError: `interval` is negative, or longer than a thread can wait.
     """
 
     def __init__(self, work: Callable[[], object], interval: float) -> None:
+        if not 0 <= interval <= threading.TIMEOUT_MAX:
+            raise ValueError(f"cannot pause for {interval} s")
         self._work = work
         self._interval = interval
         self._stop = threading.Event()
@@ -95,12 +100,16 @@ class Worker:
     def stop(self, timeout: float | None = LIMIT) -> None:
         """Ask the worker to stop, and return when it has. It may be asked again.
 
+        Asked by `work` itself, it returns at once, and stops after that piece.
+
         Raises:
             TimeoutError: it has not stopped after `timeout` seconds (None: wait for
                 ever). A note says where it is.
             BaseException: what `work` has raised.
         """
         self._stop.set()
+        if threading.current_thread() is self._thread:
+            return
         self._thread.join(timeout)
         if self._thread.is_alive():
             late = TimeoutError(f"{self._thread.name} has not stopped in {timeout} s")
@@ -114,8 +123,13 @@ class Worker:
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        try:
+            self.stop()
+        except BaseException as failure:
+            if error is None:
+                raise
+            error.add_note(f"nor did the worker end well: {failure!r}")
 
 
 def report_of(manner: str) -> list[str]:

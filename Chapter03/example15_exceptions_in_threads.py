@@ -105,6 +105,8 @@ class RaisingThread(threading.Thread):
             BaseException: what the thread did not catch, with the traceback of there.
         """
         super().join(timeout)
+        if self.is_alive():
+            return  # what it raises may be noted at this very moment: look next time
         error, self._error = self._error, None
         try:
             if error is not None:

@@ -56,7 +56,11 @@ class Stopwatch:
 
 
 class StopwatchOfEachThread(threading.local, Stopwatch):
-    """A stopwatch with attributes that each thread has for itself."""
+    """A stopwatch with attributes that each thread has for itself.
+
+    One block at a time in each: a `with` inside another, or two asyncio tasks of one
+    thread, disturb each other all the same. A fresh object each has none of that.
+    """
 
 
 class Reading:
@@ -78,6 +82,8 @@ def stopwatch(clock: Clock = time.perf_counter) -> Iterator[Reading]:
 
 class Catching:
     """Ends the block at an exception of certain types, and goes on after it.
+
+    For one block at a time.
 
     Attributes:
         caught: the exception that ended the last block, None if none of them did.

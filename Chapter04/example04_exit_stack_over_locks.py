@@ -35,7 +35,10 @@ ROUNDS = 200
 
 
 class Acquirable(Protocol):
-    """What Lock, RLock, Semaphore and Condition have in common."""
+    """What Lock, RLock, Semaphore and Condition have in common.
+
+    (A Condition is its lock: two that share one are one.)
+    """
 
     def acquire(self, *, timeout: float) -> bool: ...
 

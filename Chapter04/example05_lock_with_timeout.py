@@ -37,7 +37,10 @@ NOTHING = "no complaint"
 
 
 class Acquirable(Protocol):
-    """What Lock, RLock, Semaphore and Condition have in common."""
+    """What Lock, RLock, Semaphore and Condition have in common.
+
+    (A Condition is its lock: two that share one are one.)
+    """
 
     def acquire(self, *, timeout: float) -> bool: ...
 

@@ -5,10 +5,11 @@ the block has been left, or has been waiting to be left for a while. Then it is 
 what became of the tasks, both when the block ended and when it raised an exception.
 
 Executors wait for everything, also for what has not begun, also after an exception;
-`shutdown(cancel_futures=True)` drops what has not begun. A pool of multiprocessing
-kills its processes: what was not fetched inside the block is lost, and asking for it
-later waits for ever. A TaskGroup waits, but cancels its tasks if the block raises.
-`asyncio.timeout` is about the block alone. A Thread is no context manager at all.
+`shutdown(cancel_futures=True)` of a thread pool drops what has not begun. A pool of
+multiprocessing kills its processes: what was not fetched inside the block is lost, and
+asking for it later waits for ever. A TaskGroup waits, but cancels its tasks if the
+block raises. `asyncio.timeout` is about the block alone. A Thread is no context manager
+at all.
 
 Output:
     tasks of               block ended          block raised

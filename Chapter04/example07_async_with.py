@@ -69,7 +69,8 @@ async def to_the_end(clean_up: Coroutine[Any, Any, T]) -> T:
     """Await `clean_up` to its end, however often this task is cancelled meanwhile.
 
     Give `clean_up` a time limit of its own: until it has ended, nobody gets rid of this
-    task.
+    task. Who cancels all tasks, as `asyncio.run` does when its main coroutine has
+    returned, cancels `clean_up`, too: await such tasks before, as a TaskGroup does.
 
     Raises:
         asyncio.CancelledError: this task was cancelled meanwhile; it is raised at the

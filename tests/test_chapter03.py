@@ -2037,3 +2037,102 @@ def test_a_claim_that_does_not_show_fails_the_script(
     monkeypatch.setattr(sys, "argv", ["script"])
     with pytest.raises(SystemExit, match=claim):
         module.main()
+
+
+# -- what copied code must bear
+
+
+def test_an_exception_noted_during_a_join_is_raised_by_the_next() -> None:
+    class Slow(uncaught.RaisingThread):
+        """A thread that notes its exception while another looks for it."""
+
+        @property
+        def _error(self) -> BaseException | None:
+            seen = self.__dict__.get("noted")
+            if seen is None and self.is_alive():
+                go_on.set()  # between this look and what follows, the thread ends
+                threading.Thread.join(self, LIMIT)
+            return seen
+
+        @_error.setter
+        def _error(self, error: BaseException | None) -> None:
+            self.__dict__["noted"] = error
+
+    go_on = threading.Event()
+
+    def fail() -> None:
+        assert go_on.wait(LIMIT)
+        raise ValueError("late")
+
+    thread = Slow(target=fail)
+    thread.start()
+    thread.join(0.01)
+    go_on.set()
+    with pytest.raises(ValueError, match="late"):
+        thread.join(LIMIT)
+
+
+@pytest.mark.parametrize("interval", [-1, math.nan, math.inf])
+def test_impossible_pauses_are_refused(interval: float) -> None:
+    with pytest.raises(ValueError, match="cannot pause"):
+        stops.Worker(print, interval)
+    for make in (
+        lambda: timers.Repeating(interval, print),
+        lambda: timers.watchdog(interval, print).__enter__(),
+    ):
+        with pytest.raises(ValueError, match=r"must be more than 0|cannot wait"):
+            make()
+
+
+def test_a_worker_may_be_stopped_by_its_own_work() -> None:
+    calls: list[int] = []
+
+    def work() -> None:
+        calls.append(1)
+        worker.stop()
+
+    worker = stops.Worker(work, 0)
+    with worker:
+        worker._thread.join(LIMIT)
+    assert calls == [1]
+
+
+def test_the_exception_of_a_block_goes_before_that_of_its_worker() -> None:
+    def fail() -> None:
+        raise ValueError("worker")
+
+    with pytest.raises(KeyError) as error, stops.Worker(fail, 0):
+        raise KeyError("block")
+    assert error.value.__notes__ == [
+        "nor did the worker end well: ValueError('worker')"
+    ]
+    with pytest.raises(ValueError, match="worker"), stops.Worker(fail, 0):
+        pass
+
+
+def test_a_start_signal_is_for_one_start() -> None:
+    signal = events.StartSignal()
+    with suppress(OSError), signal.starting():
+        raise OSError
+    with pytest.raises(RuntimeError, match="one start"), signal.starting():
+        pass
+
+
+def test_clients_learn_of_a_start_that_raises_and_it_is_not_repeated() -> None:
+    signal = events.StartSignal()
+    calls: list[int] = []
+
+    def start() -> None:
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        events.log_of_clients(signal, 2, start)
+    assert calls == [1]
+    with pytest.raises(RuntimeError, match="has failed"):
+        signal.wait(0)
+
+
+def test_nobody_produces_for_nobody() -> None:
+    with pytest.raises(ValueError, match="must be a consumer"):
+        buffers.hand_over(BoundedBuffer[int](1), [[1, 2]], 0)
