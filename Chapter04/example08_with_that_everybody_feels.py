@@ -77,12 +77,14 @@ def overlap(
     """
     with ThreadPoolExecutor(1) as thread_1, ThreadPoolExecutor(1) as thread_2:
         stack_1, stack_2 = ExitStack(), ExitStack()
-        thread_1.submit(stack_1.enter_context, first).result()
-        thread_2.submit(stack_2.enter_context, second).result()
-        thread_1.submit(say, "one").result()
-        thread_2.submit(say, "two").result()
-        thread_1.submit(stack_1.close).result()  # while thread 2 is still inside
-        thread_2.submit(stack_2.close).result()
+        try:
+            thread_1.submit(stack_1.enter_context, first).result()
+            thread_2.submit(stack_2.enter_context, second).result()
+            thread_1.submit(say, "one").result()
+            thread_2.submit(say, "two").result()
+        finally:  # also after Ctrl-C: each is left where it was entered
+            thread_1.submit(stack_1.close).result()  # while thread 2 is still inside
+            thread_2.submit(stack_2.close).result()
 
 
 def main() -> None:
