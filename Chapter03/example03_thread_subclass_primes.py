@@ -19,9 +19,9 @@ Output:
       600,851,475,143  71 x 8,462,696,833
                     1  ValueError, raised in smallest_factor, seen at result()
 
-    in a loop          0.28 s
-    in 4 threads       0.28 s
-    GIL on: 1.00x as fast in threads
+    in a loop          0.11 s
+    in 4 threads       0.11 s
+    GIL <gil>: 0.97x as fast in threads
 """
 
 import math
