@@ -221,17 +221,12 @@ def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
 def old_process_pool() -> Iterator[Pool]:
     """A `multiprocessing.Pool` of one process, with the same care for Ctrl-C."""
     ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with multiprocessing.Pool(1, signal.signal, ignore_ctrl_c) as pool:
+    with ExitStack() as stack:
+        with ctrl_c_later():
+            pool = multiprocessing.Pool(1, signal.signal, ignore_ctrl_c)
+            stack.enter_context(pool)
             pool.apply(abs, (0,))
-            if sys.platform != "win32":
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            yield pool
-    finally:
-        if sys.platform != "win32":  # if it could not be started
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield pool
 
 
 def one_thread() -> ThreadPoolExecutor:

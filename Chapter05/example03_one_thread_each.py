@@ -100,9 +100,7 @@ def seconds(text: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--url", type=local_site.base_url, metavar="BASE")
-    parser.add_argument(
-        "--requests", type=some, default=50
-    )  # of the local site, 64 at a time
+    parser.add_argument("--requests", type=some, default=50)
     parser.add_argument("--delay", type=seconds, default=0.5)
     options = parser.parse_args()
     n, delay = options.requests, options.delay

@@ -133,7 +133,9 @@ def main() -> None:
     ):
         urls = [f"{site.url}/get"] * N_REQUESTS
 
-        def connections_for(name: str, get: Callable[[str], int]) -> int | None:
+        def connections_for(
+            name: str, get: Callable[[str], int], shown: str = ""
+        ) -> int | None:
             before, began = site.connections, time.perf_counter()
             try:
                 statuses = fetch_all(get, urls, n_threads)
@@ -143,26 +145,26 @@ def main() -> None:
             took = time.perf_counter() - began
             if statuses != [200] * N_REQUESTS:
                 raise SystemExit(f"{name}: unexpected statuses {set(statuses)}")
-            print(f"{name:22}  {took:5.2f} s", end="  ")
             after = site.connections
-            return None if before is None or after is None else after - before
+            made = None if before is None or after is None else after - before
+            count = "unknown" if made is None else shown or str(made)
+            print(f"{name:22}  {took:5.2f} s  {count:>11}")
+            return made
 
         print(f"{N_REQUESTS} requests, {n_threads} threads             connections")
         made = connections_for(
             "a connection each time",
             lambda url: requests.get(url, timeout=TIMEOUT).status_code,
         )
-        print(f"{made or 'unknown':>11}")
         reused = connections_for(
             "a session per thread",
             lambda url: sessions.get().get(url, timeout=TIMEOUT).status_code,
         )
-        print(f"{reused or 'unknown':>11}")
         pooled = connections_for(
             "one pool of urllib3",
             lambda url: shared.request("GET", url, timeout=TIMEOUT).status,
+            f"at most {POOL_SIZE}",
         )
-        print(f"{f'at most {POOL_SIZE}' if pooled else 'unknown':>11}")
         if len(sessions) != n_threads:
             raise SystemExit(f"{len(sessions)} sessions for {n_threads} threads")
     if None not in {made, reused, pooled} and not (

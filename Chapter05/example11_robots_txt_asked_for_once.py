@@ -74,24 +74,22 @@ class SingleFlight(Generic[K, V]):
             first = future is None
             if future is None:
                 future = self._futures[key] = Future()
-            if first:
-                future.add_done_callback(lambda done: self._forget(key, done))
         if first:
-            try:
-                value = self._compute(key)
-            except Exception as error:
-                future.set_exception(error)
-            except BaseException:  # Ctrl-C is not the others' affair
-                future.cancel()
-                raise
-            else:
-                future.set_result(value)
+            self._fulfil(key, future)
         return future.result()
 
-    def _forget(self, key: K, future: Future[V]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            with self._lock:
+    def _fulfil(self, key: K, future: Future[V]) -> None:
+        try:
+            value = self._compute(key)
+        except BaseException as error:
+            with self._lock:  # before anybody is told, who may ask again at once
                 del self._futures[key]
+            if not isinstance(error, Exception):  # Ctrl-C is not the others' affair
+                future.cancel()
+                raise
+            future.set_exception(error)
+        else:
+            future.set_result(value)
 
 
 def origin(url: str) -> str:

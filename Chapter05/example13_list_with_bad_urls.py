@@ -44,11 +44,12 @@ Output:
 import argparse
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from typing import Any
 from urllib.parse import urljoin
 
 import local_site
@@ -152,9 +153,28 @@ def layers(error: BaseException) -> Iterator[BaseException]:
         waiting += [one for one in below if isinstance(one, BaseException)]
 
 
-# What to say of an exception. The first row that fits any layer counts.
-REASONS: list[tuple[tuple[type[BaseException], ...], str | None]] = [
-    ((TooLargeError, BadRedirectError), None),  # None: what it says itself
+def _words_of_status(error: requests.HTTPError) -> str:
+    if error.response is None:
+        return str(error)
+    status = error.response.status_code
+    known = status in set(HTTPStatus)  # the site's own words are anybody's
+    return f"{status} {HTTPStatus(status).phrase}" if known else f"{status}"
+
+
+def _words_of_tls(error: ssl.SSLError) -> str:
+    return f"TLS: {getattr(error, 'verify_message', '') or error}"
+
+
+def _words_of_system(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+# What to say of an exception: words, or a function that finds them. The first row that
+# fits any layer counts.
+REASONS: list[tuple[tuple[type[BaseException], ...], str | Callable[[Any], str]]] = [
+    ((requests.HTTPError,), _words_of_status),
+    ((ssl.SSLError,), _words_of_tls),
+    ((TooLargeError, BadRedirectError), str),
     ((TooManyRedirects,), "redirected without end"),
     ((MissingSchema, InvalidSchema, InvalidURL, LocationParseError), "malformed URL"),
     ((UnicodeError,), "malformed URL"),
@@ -164,9 +184,8 @@ REASONS: list[tuple[tuple[type[BaseException], ...], str | None]] = [
     ((IncompleteRead, ChunkedEncodingError), "body cut short"),
     ((ContentDecodingError,), "body that cannot be decoded"),
     ((HTTPException, InvalidHeader, ValueError), "not an HTTP answer"),
-    ((OSError,), None),
+    ((OSError,), _words_of_system),
 ]
-
 
 # These are an OSError or a ValueError only by descent; what they hold says more.
 NOT_ITSELF = (requests.ConnectionError, requests.Timeout, ProtocolError)
@@ -180,20 +199,13 @@ def reason(error: BaseException) -> str:
 
 
 def _words(error: BaseException) -> str:
-    match error:
-        case TimeoutError():  # the deadline
-            return str(error)
-        case requests.HTTPError(response=requests.Response(status_code=status)):
-            known = status in set(HTTPStatus)  # its own words are anybody's
-            return f"{status} {HTTPStatus(status).phrase}" if known else f"{status}"
+    if isinstance(error, TimeoutError):  # the deadline
+        return str(error)
     everything = list(layers(error))
-    for layer in everything:
-        if isinstance(layer, ssl.SSLError):
-            return f"TLS: {getattr(layer, 'verify_message', '') or str(layer)}"
     for kinds, words in REASONS:
         for layer in everything:
             if isinstance(layer, kinds) and not isinstance(layer, NOT_ITSELF):
-                return words or getattr(layer, "strerror", None) or str(layer)
+                return words if isinstance(words, str) else words(layer)
     return str(error)
 
 

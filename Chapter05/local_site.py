@@ -113,8 +113,8 @@ class _Server(Server):
 
 
 @contextmanager
-def serve(threads: int = THREADS) -> Iterator[Site]:
-    """Serve httpbin on the loopback, on a free port, `threads` requests at a time.
+def serve() -> Iterator[Site]:
+    """Serve httpbin on the loopback, on a free port, THREADS requests at a time.
 
     At the end, requests in progress are answered first; after Ctrl-C they are not, and
     whoever waits for an answer gets an error at once.
@@ -127,7 +127,7 @@ def serve(threads: int = THREADS) -> Iterator[Site]:
     logging.getLogger("httpbin.core").setLevel(logging.ERROR)
     from httpbin import app  # type: ignore[import-untyped]
 
-    server = _Server(("127.0.0.1", 0), app, threads, request_queue_size=128)
+    server = _Server(("127.0.0.1", 0), app, THREADS, request_queue_size=128)
     server.stats["Enabled"] = True
     prepared: Future[None] = Future()
 
@@ -162,7 +162,7 @@ def serve(threads: int = THREADS) -> Iterator[Site]:
 
 
 @contextmanager
-def site_for(url: str | None, threads: int = THREADS) -> Iterator[Site]:
+def site_for(url: str | None) -> Iterator[Site]:
     """Give the site at `url`, or for None a local one, to a script's main function.
 
     What fails inside ends the script with one line that names the culprit. What is on
@@ -172,7 +172,7 @@ def site_for(url: str | None, threads: int = THREADS) -> Iterator[Site]:
     os.environ["no_proxy"] = f"{before or ''},127.0.0.1,.invalid"
     try:
         if url is None:
-            with serve(threads) as site:
+            with serve() as site:
                 yield site
         else:
             requests.get(f"{url}/status/200", timeout=TIMEOUT).raise_for_status()
