@@ -49,7 +49,7 @@ import time
 import zlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -265,21 +265,40 @@ def plot(
 
 
 @contextmanager
+def ctrl_c_later() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block (except on Windows: no signal masks).
+
+    Threads and processes that are started in the block leave Ctrl-C to this thread.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of `n_workers` processes that leave Ctrl-C to this one.
 
-    Ctrl-C has to wait while they start: half started, a pool cannot be ended in order.
-    Make it before any thread, which would let Ctrl-C through and should not be forked.
+    Ctrl-C has to wait while they start and while they end: in the midst of that, a pool
+    cannot be ended in order. Make it before any thread, which would let Ctrl-C through
+    and should not be forked.
     """
     ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c) as pool:
-        if sys.platform != "win32":  # has no signal masks
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+
+    def end() -> None:
+        with ctrl_c_later():
+            pool.shutdown()
+
+    with ExitStack() as stack:
+        with ctrl_c_later():
+            pool = ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c)
+            stack.callback(end)
             list(pool.map(abs, range(n_workers)))
-        finally:
-            if sys.platform != "win32":
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         yield pool
 
 

@@ -1,8 +1,9 @@
-"""What the tests share: the option `--record`, Ctrl-C as usual, and a fixture."""
+"""What the tests share: the option `--record`, Ctrl-C as usual, and fixtures."""
 
+import multiprocessing
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
@@ -48,3 +49,12 @@ def complaint(
         return capsys.readouterr().err.splitlines()[-1]
 
     return run
+
+
+@pytest.fixture(params=multiprocessing.get_all_start_methods())
+def start_method(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test once for each way of starting processes that the system has."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(request.param, force=True)
+    yield request.param
+    multiprocessing.set_start_method(before, force=True)

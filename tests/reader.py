@@ -2,7 +2,8 @@
 
 Harder means: development mode, warnings are errors, an empty current folder, a
 temporary folder of its own, nothing on standard input, and a time limit. Afterwards
-nothing may be left: no process, no temporary file, no change in the repository.
+nothing may be left: no process, no temporary file, no shared memory, no change in the
+repository.
 """
 
 import ast
@@ -30,6 +31,8 @@ SCRIPTS = sorted(ROOT.glob("Chapter[0-9][0-9]/*.py"))
 LIMIT = 30.0  # seconds that a script may take
 MOMENT = 0.03  # seconds from a script's first line to the midst of its work
 HELPERS_GRACE = 5.0  # seconds that multiprocessing's own helpers may take to notice
+SHARED_MEMORY = Path("/dev/shm")  # where Linux shows shared memory by name
+SHARED_MEMORY_GRACE = 1.0  # seconds from the end of a block's use to its end
 NEEDS_STATUS = 77  # exit status of a script that this interpreter or system cannot run
 
 # What the interpreter writes between the parts of one traceback.
@@ -96,7 +99,7 @@ def run_script(
     # Interrupted in the middle of an import, the interpreter itself leaves a file open;
     # development mode would complain of that.
     options = ["-X", "faulthandler"] if interrupt else ["-X", "dev", "-W", "error"]
-    before = _repository()
+    before, memory_before = _repository(), _shared_memory()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         current, temporary = folder / "current", folder / "temporary"
@@ -140,6 +143,8 @@ def run_script(
             for path in (*current.rglob("*"), *temporary.rglob("*"))
         ):
             complaints.append(f"left behind: {', '.join(files)}")
+        if blocks := _abandoned_memory(memory_before):
+            complaints.append(f"left in shared memory: {', '.join(blocks)}")
         stdout = _text(out_path)
         stderr = _text(err_path)
     after = _repository()
@@ -189,6 +194,27 @@ def _repository() -> dict[str, tuple[int, int]]:
         if "__pycache__" not in path.parts and not path.name.startswith(".")
         for stat in [path.stat()]
     }
+
+
+def _shared_memory() -> set[Path]:
+    return set(SHARED_MEMORY.iterdir()) if SHARED_MEMORY.is_dir() else set()
+
+
+def _abandoned_memory(before: set[Path]) -> list[str]:
+    """Return the new blocks of shared memory that no process uses.
+
+    Nobody will ever remove them. Scripts that run at the same time use theirs, except
+    for the moment between the use and the end.
+    """
+    deadline = time.monotonic() + SHARED_MEMORY_GRACE
+    while blocks := _shared_memory() - before:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                blocks -= {Path(one.path) for one in process.memory_maps()}
+        if not blocks or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return sorted(block.name for block in blocks)
 
 
 def _wait_until_busy(process: "subprocess.Popen[bytes]", out_path: Path) -> None:

@@ -129,6 +129,7 @@ def test_importing_a_script_does_nothing_and_a_main_guard_ends_it(script: Path) 
 REPEATED = {
     "Acquirable",
     "Gauge",
+    "ctrl_c_later",
     "gil_state",
     "origin",
     "picture",

@@ -5,6 +5,7 @@ printed into their docstrings. Read the diff.
 """
 
 import ast
+import multiprocessing
 import os
 import platform
 from pathlib import Path
@@ -21,6 +22,9 @@ from reader import (
     script_metadata,
     syntax_tree,
 )
+
+# The first one is the default, which every script is run with anyway.
+OTHER_START_METHODS = multiprocessing.get_all_start_methods()[1:]
 
 
 def starts_processes(script: Path) -> bool:
@@ -69,12 +73,13 @@ def test_script_keeps_its_promises(script: Path, pytestconfig: pytest.Config) ->
     check_output(script, run)
 
 
+@pytest.mark.parametrize("start_method", OTHER_START_METHODS)
 @pytest.mark.parametrize(
     "script", [script for script in SCRIPTS if starts_processes(script)], ids=name_of
 )
-def test_processes_can_be_spawned(script: Path) -> None:
+def test_processes_may_be_started_in_any_way(script: Path, start_method: str) -> None:
     """Spawned children import the script: without a main guard they run it again."""
-    run = run_or_skip(script, start_method="spawn")
+    run = run_or_skip(script, start_method=start_method)
     assert not run.complaints, run.report()
     check_output(script, run)
 

@@ -1,6 +1,7 @@
 """The runner sees every kind of misconduct: small bad scripts, each caught."""
 
 import os
+from multiprocessing import shared_memory
 from pathlib import Path
 
 import psutil
@@ -69,6 +70,36 @@ def test_a_script_that_asks_gets_no_answer(run: Run) -> None:
 )
 def test_files_left_behind_are_seen(run: Run) -> None:
     assert complaint_of(run).startswith("left behind: ")
+
+
+ABANDONED = """\
+from multiprocessing import resource_tracker, shared_memory
+block = shared_memory.SharedMemory(create=True, size=1)
+resource_tracker.unregister(block._name, "shared_memory")
+block.close()
+print(block.name)
+"""
+
+
+@pytest.mark.skipif(not reader.SHARED_MEMORY.is_dir(), reason="needs /dev/shm")
+def test_shared_memory_left_behind_is_seen(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(ABANDONED)
+    run = run_script(script)
+    (reader.SHARED_MEMORY / run.stdout.strip()).unlink()
+    assert complaint_of(run) == f"left in shared memory: {run.stdout.strip()}"
+
+
+@pytest.mark.skipif(not reader.SHARED_MEMORY.is_dir(), reason="needs /dev/shm")
+def test_shared_memory_in_use_is_not_left_behind() -> None:
+    before = reader._shared_memory()
+    block = shared_memory.SharedMemory(create=True, size=1)
+    try:
+        assert reader._shared_memory() - before
+        assert reader._abandoned_memory(before) == []
+    finally:
+        block.close()
+        block.unlink()
 
 
 def test_a_change_in_the_repository_is_seen(
