@@ -28,10 +28,10 @@ Output:
     12 tasks, 4 done and 2 in hand when it comes:
                                     done  exit status
     SIGINT to all                      6          130
-    SIGTERM to the parent              6          143
-    SIGTERM to all, grace is over      4          143
+    SIGTERM to all                     6          143
+    SIGTERM to parent, grace over      4          143
     SIGINT to all, twice               4          130
-    SIGKILL to the parent              4           -9
+    SIGKILL to parent                  4           -9
     no process left, every task accounted for unless killed
 """
 
@@ -269,17 +269,17 @@ def main() -> None:
     print(f"{N_TASKS} tasks, {AT_ONCE} done and {N_WORKERS} in hand when it comes:")
     print(f"{'':32}done  exit status")
     ctrl_c = Scenario(signal.SIGINT, to_all=True)
-    kill = Scenario(signal.SIGTERM, to_all=False)
-    manager = Scenario(signal.SIGTERM, to_all=True, grace=GRACE, go_on=False)
+    manager = Scenario(signal.SIGTERM, to_all=True)
+    kill = Scenario(signal.SIGTERM, to_all=False, grace=GRACE, go_on=False)
     impatient = Scenario(signal.SIGINT, to_all=True, twice=True, go_on=False)
     kill_9 = Scenario(signal.SIGKILL, to_all=False)
     with_those_in_hand = AT_ONCE + N_WORKERS
     for name, scenario, n_done, status in (
         ("SIGINT to all", ctrl_c, with_those_in_hand, 130),
-        ("SIGTERM to the parent", kill, with_those_in_hand, 143),
-        ("SIGTERM to all, grace is over", manager, AT_ONCE, 143),
+        ("SIGTERM to all", manager, with_those_in_hand, 143),
+        ("SIGTERM to parent, grace over", kill, AT_ONCE, 143),
         ("SIGINT to all, twice", impatient, AT_ONCE, 130),
-        ("SIGKILL to the parent", kill_9, AT_ONCE, -9),
+        ("SIGKILL to parent", kill_9, AT_ONCE, -9),
     ):
         end = stop_in_mid_job(scenario)
         if (len(end.done), end.status) != (n_done, status):

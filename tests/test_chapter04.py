@@ -5,6 +5,7 @@ import errno
 import importlib.util
 import io
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -738,6 +739,46 @@ def test_the_block_fails_if_it_is_to_fail(fails: bool) -> None:
 def test_a_process_is_waited_for(fails: bool) -> None:
     states = ends.states_after(ends.child_process(), ends.send_to_gate, fails)
     assert states == ["done"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_waits_also_if_another_thread_is_the_one_that_gets_it() -> None:
+    """The system gives it to any thread that does not block it, one of numpy's, say."""
+    log = []
+    leave = threading.Event()
+    thread = threading.Thread(target=leave.wait)
+    thread.start()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+    def blocks() -> None:
+        with ends.ctrl_c_later():
+            with ends.ctrl_c_later():
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(10_000):
+                    pass  # each round is an occasion for it
+                log.append("inner")
+            log.append("outer")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            blocks()
+    finally:
+        leave.set()
+        thread.join()
+    assert log == ["inner", "outer"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == mask
+
+
+def test_ctrl_c_can_wait_in_any_thread() -> None:
+    handler = signal.getsignal(signal.SIGINT)
+
+    def block() -> Any:
+        with ends.ctrl_c_later():
+            return signal.getsignal(signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(block).result() is handler
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signal masks")
