@@ -40,6 +40,7 @@ from contextlib import (
     contextmanager,
     suppress,
 )
+from multiprocessing import resource_tracker
 from multiprocessing.pool import AsyncResult, Pool
 from typing import Any, TypeVar
 
@@ -185,18 +186,25 @@ def send_to_gate(child: "subprocess.Popen[bytes]", gate: Gate) -> list[Task]:
 
 @contextmanager
 def ctrl_c_later() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block (except on Windows: no signal masks).
+    """Let Ctrl-C wait for the end of the block.
 
-    Threads and processes that are started in the block leave Ctrl-C to this thread.
+    Processes that are started in the block leave it to this one (except on Windows).
     """
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:  # the mask does not cover the threads of, say, numpy
+        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    if sys.platform != "win32":
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+            if came:
+                signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
@@ -213,6 +221,8 @@ def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
         with ctrl_c_later():
             pool.shutdown()
 
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     with ExitStack() as stack:
         with ctrl_c_later():
             pool = ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c)

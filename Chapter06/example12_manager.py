@@ -51,18 +51,25 @@ M = TypeVar("M", bound=BaseManager)
 
 @contextmanager
 def ctrl_c_later() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block (except on Windows: no signal masks).
+    """Let Ctrl-C wait for the end of the block.
 
-    Threads and processes that are started in the block leave Ctrl-C to this thread.
+    Processes that are started in the block leave it to this one (except on Windows).
     """
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:  # the mask does not cover the threads of, say, numpy
+        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    if sys.platform != "win32":
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+            if came:
+                signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ import pickle
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -41,7 +42,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing import Pipe, Process, connection
+from multiprocessing import Pipe, Process, connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.pool import AsyncResult, Pool
 from pathlib import Path
@@ -135,18 +136,25 @@ def serve(function: Callable[[Any], Any], ours: Connection, theirs: Connection) 
 
 @contextmanager
 def ctrl_c_later() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block (except on Windows: no signal masks).
+    """Let Ctrl-C wait for the end of the block.
 
-    Threads and processes that are started in the block leave Ctrl-C to this thread.
+    Processes that are started in the block leave it to this one (except on Windows).
     """
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:  # the mask does not cover the threads of, say, numpy
+        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    if sys.platform != "win32":
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+            if came:
+                signal.raise_signal(signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +349,8 @@ def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
         with ctrl_c_later():
             pool.shutdown()
 
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     with ExitStack() as stack:
         with ctrl_c_later():
             pool = ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c)
@@ -415,9 +425,7 @@ def main() -> None:
         # One worker each, so that it is certain what was done before and what after.
         bomb.touch()
         ready = with_old_pool(job, n_tasks)
-        print(
-            f"Pool                 {len(ready)} results, task {VICTIM} never, not a word"
-        )
+        print(f"Pool                 {len(ready)} results, task {VICTIM} never")
 
         bomb.touch()
         ends = with_executor(job, n_tasks)

@@ -34,8 +34,8 @@ Output:
     1,000      999   999    8,977    10    1,993    18
     1,024    1,023 1,023    9,217    10    2,046    19
 
-    100,000 sums      loop 0.004 s  processes 0.015 s  0.23x
-      2,000 products  loop 0.102 s  processes 0.081 s  1.26x
+    100,000 sums      loop 0.003 s  processes 0.015 s  0.23x
+      2,000 products  loop 0.094 s  processes 0.080 s  1.19x
     a pool of <cores> gains at most 1.50x by scanning in chunks
 """
 
@@ -45,12 +45,14 @@ import operator
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial, reduce
 from itertools import accumulate, chain, pairwise
+from multiprocessing import resource_tracker
 from random import Random
 from typing import Any, TypeVar
 
@@ -210,18 +212,25 @@ def side_by_side(
 
 @contextmanager
 def ctrl_c_later() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block (except on Windows: no signal masks).
+    """Let Ctrl-C wait for the end of the block.
 
-    Threads and processes that are started in the block leave Ctrl-C to this thread.
+    Processes that are started in the block leave it to this one (except on Windows).
     """
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:  # the mask does not cover the threads of, say, numpy
+        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    if sys.platform != "win32":
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+            if came:
+                signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
@@ -238,6 +247,8 @@ def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
         with ctrl_c_later():
             pool.shutdown()
 
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     with ExitStack() as stack:
         with ctrl_c_later():
             pool = ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c)

@@ -197,7 +197,13 @@ def _repository() -> dict[str, tuple[int, int]]:
 
 
 def _shared_memory() -> set[Path]:
-    return set(SHARED_MEMORY.iterdir()) if SHARED_MEMORY.is_dir() else set()
+    """Return the blocks there are; semaphores are left to the resource tracker.
+
+    Who uses a semaphore cannot be seen: it is mapped under another name.
+    """
+    return {
+        path for path in SHARED_MEMORY.glob("*") if not path.name.startswith("sem.")
+    }
 
 
 def _abandoned_memory(before: set[Path]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Chapter 6: the parts a reader would copy."""
+"""Chapter 6, examples 15, 16, 18 and 19: the parts a reader would copy."""
 
 import multiprocessing
 import os
