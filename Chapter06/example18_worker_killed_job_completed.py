@@ -20,7 +20,7 @@ Try:  --workers 4 --tasks 50
 
 Output:
     of 8 tasks, the worker is killed in the midst of task 2
-    Pool                 7 results, task 2 never, not a word
+    Pool                 7 results, task 2 never
     ProcessPoolExecutor  2 results, 6 times BrokenProcessPool
     SupervisedMap        8 results, task 2 done again
       killed each time   7 results, task 2 given up at attempt 3

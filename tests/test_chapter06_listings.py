@@ -14,22 +14,22 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import example01_two_processes as two
+import example02_names_of_processes as named
+import example03_ids_and_parents as families
+import example04_daemon_process as daemons
+import example05_join_with_timeout_and_is_alive as ends
+import example06_objects_through_a_queue as copies
+import example07_consumers_that_ask_empty_broken as askers
+import example08_poison_pills_fixed as pills
 import pytest
+from example08_poison_pills_fixed import WorkerDiedError, process_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from Chapter06 import example01_two_processes as two
-from Chapter06 import example02_names_of_processes as named
-from Chapter06 import example03_ids_and_parents as families
-from Chapter06 import example04_daemon_process as daemons
-from Chapter06 import example05_join_with_timeout_and_is_alive as ends
-from Chapter06 import example06_objects_through_a_queue as copies
-from Chapter06 import example07_consumers_that_ask_empty_broken as askers
-from Chapter06 import example08_poison_pills_fixed as pills
-from Chapter06.example08_poison_pills_fixed import WorkerDiedError, process_all
 
 LIMIT = 30.0  # seconds that a test waits for what must come
 
@@ -441,6 +441,7 @@ if __name__ == "__main__":
 """
     run = subprocess.run(
         [sys.executable, "-c", program],
+        cwd=Path(__file__).parent.parent,
         timeout=LIMIT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

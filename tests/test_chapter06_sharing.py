@@ -19,17 +19,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+import example09_pipe as pipes
+import example10_shared_counter as counters
+import example11_shared_memory_block as blocks
+import example12_manager as managers
+import example13_chunk_size_against_throughput as chunks
+import example14_queues_compared as queues
+import example17_what_cannot_be_pickled as pickles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from Chapter06 import example09_pipe as pipes
-from Chapter06 import example10_shared_counter as counters
-from Chapter06 import example11_shared_memory_block as blocks
-from Chapter06 import example12_manager as managers
-from Chapter06 import example13_chunk_size_against_throughput as chunks
-from Chapter06 import example14_queues_compared as queues
-from Chapter06 import example17_what_cannot_be_pickled as pickles
 
 LIMIT = 10.0  # seconds that a test waits for what must come
 
