@@ -37,6 +37,7 @@ import threading
 import timeit
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from multiprocessing import resource_tracker
 from multiprocessing.managers import BaseManager, SyncManager
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
@@ -80,6 +81,8 @@ def started(manager: M) -> Iterator[M]:
         with ctrl_c_later():
             manager.shutdown()
 
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     with ExitStack() as stack:
         with ctrl_c_later():
             manager.start()

@@ -57,6 +57,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,8 @@ def detector_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
         with ctrl_c_later():
             pool.shutdown()
 
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     with ExitStack() as stack:
         with ctrl_c_later():
             pool = ProcessPoolExecutor(n_workers, initializer=get_ready)

@@ -118,7 +118,10 @@ def one_by_one(jobs: Sequence[Job]) -> int:
 
 
 def with_pickles(pool: Executor, jobs: Sequence[Job]) -> int:
-    """Read and write here, let `pool` filter; return how many jobs there were."""
+    """Read and write here, let `pool` filter; return how many jobs there were.
+
+    `map` reads all pictures before the first is filtered: they have to fit into memory.
+    """
     pictures = (read_picture(job.source) for job in jobs)
     results = pool.map(denoise_alone, pictures, [job.diameter for job in jobs])
     for job, result in zip(jobs, results, strict=True):
