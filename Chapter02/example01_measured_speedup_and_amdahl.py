@@ -53,7 +53,7 @@ from pathlib import Path
 FIRST = 10**10
 CHUNKS_PER_WORKER = 10
 MAX_WORKERS = 61  # of a process pool on Windows
-ROUNDS = 4  # of which the fastest counts: other programs can only make a run slower
+ROUNDS = 3  # of which the fastest counts: other programs can only make a run slower
 
 
 def is_prime(n: int) -> bool:

@@ -79,7 +79,7 @@ SAMPLE = 10**6  # of them, for the ways that are slow
 BYTES = 8  # of a float64
 PERIOD = 2**10  # element i is i modulo PERIOD: a whole number, so that sums are exact
 AT_ONCE = 2**16  # elements that are made in one step
-ROUNDS = 4
+ROUNDS = 3
 MAX_WORKERS = 61
 
 T = TypeVar("T")

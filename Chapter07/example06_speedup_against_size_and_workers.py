@@ -23,17 +23,17 @@ Try:  --plot speedup.png
 
 Output:
     <cores> cores, <cores> workers
-    an empty job for each: 0.05 ms, so a loop of 0.10 ms may be shared out
+    an empty job for each: 0.14 ms, so a loop of 0.29 ms may be shared out
 
          items        list sent, +   range sent, *  shared, np.sum
-           100                               0.16x
-         1,000               0.29x           1.00x
-        10,000               0.66x           1.76x           0.09x
-       100,000               0.64x           1.98x           0.26x
-     1,000,000               0.53x                           0.80x
-    10,000,000                                               1.58x
+           100               0.04x           0.17x
+         1,000               0.21x           1.00x
+        10,000               0.34x           0.92x           0.13x
+       100,000               0.41x           1.00x           0.25x
+     1,000,000                                               0.72x
+    10,000,000                                               1.51x
 
-    at best: list sent, + 0.66x; range sent, * 1.98x; shared, np.sum 1.58x
+    at best: list sent, + 0.41x; range sent, * 1.00x; shared, np.sum 1.51x
 """
 
 import argparse
@@ -440,7 +440,7 @@ def main() -> None:
 
     print(f"{usable_cores()} cores, {n} workers")
     whole = range(SIZES[-1])
-    listed = list(whole[:1_000_000])
+    listed = list(whole[:100_000])
     with shared_block(len(whole) * BYTES) as block, team_of(n) as team:
         view(block, whole)[:] = 1
         added = functools.partial(functools.reduce, operator.add)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import pytest
 from expected_output import disagreement, read_output, record
@@ -73,15 +74,40 @@ def test_script_keeps_its_promises(script: Path, pytestconfig: pytest.Config) ->
     check_output(script, run)
 
 
-@pytest.mark.parametrize("start_method", OTHER_START_METHODS)
-@pytest.mark.parametrize(
-    "script", [script for script in SCRIPTS if starts_processes(script)], ids=name_of
-)
-def test_processes_may_be_started_in_any_way(script: Path, start_method: str) -> None:
+def runs_in_other_ways() -> list[Any]:
+    """Return the runs that a script needs besides that with no arguments.
+
+    That is one for each other way of starting processes, if it starts any, and one with
+    `--plot`, if it draws a picture; to save time, the last of the others is that, too.
+    """
+    runs = []
+    for script in SCRIPTS:
+        ways: list[str | None] = []
+        if starts_processes(script):
+            ways += OTHER_START_METHODS
+        draws = '"--plot"' in script.read_text("utf-8")
+        if draws and not ways:
+            ways.append(None)
+        for way in ways:
+            plot = draws and way is ways[-1]
+            labels = [name_of(script), way, "plot" if plot else None]
+            runs.append(
+                pytest.param(script, way, plot, id="-".join(filter(None, labels)))
+            )
+    return runs
+
+
+@pytest.mark.parametrize(("script", "start_method", "plot"), runs_in_other_ways())
+def test_script_does_so_in_other_ways(
+    script: Path, start_method: str | None, plot: bool, tmp_path: Path
+) -> None:
     """Spawned children import the script: without a main guard they run it again."""
-    run = run_or_skip(script, start_method=start_method)
+    picture = tmp_path / "picture.png"
+    arguments = ["--plot", str(picture)] if plot else []
+    run = run_or_skip(script, *arguments, start_method=start_method)
     assert not run.complaints, run.report()
     check_output(script, run)
+    assert not plot or picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -89,16 +115,3 @@ def test_processes_may_be_started_in_any_way(script: Path, start_method: str) ->
 def test_ctrl_c_ends_the_script_in_order(script: Path) -> None:
     run = run_or_skip(script, interrupt=True)
     assert not run.complaints, run.report()
-
-
-@pytest.mark.parametrize(
-    "script",
-    [script for script in SCRIPTS if '"--plot"' in script.read_text("utf-8")],
-    ids=name_of,
-)
-def test_picture_is_drawn(script: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "picture.png"
-    run = run_or_skip(script, "--plot", str(picture))
-    assert not run.complaints, run.report()
-    check_output(script, run)
-    assert picture.read_bytes().startswith(b"\x89PNG")

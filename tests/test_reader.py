@@ -82,7 +82,10 @@ print(block.name)
 
 
 @pytest.mark.skipif(not reader.SHARED_MEMORY.is_dir(), reason="needs /dev/shm")
-def test_shared_memory_left_behind_is_seen(tmp_path: Path) -> None:
+def test_shared_memory_left_behind_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "SHARED_MEMORY_GRACE", 0.1)
     script = tmp_path / "script.py"
     script.write_text(ABANDONED)
     run = run_script(script)
