@@ -123,9 +123,10 @@ def process_all(
             _wait_until_ended(workers.values())
     except BaseException:
         tasks.cancel_join_thread()  # nobody is left to take what it still has to write
-        raise
-    finally:
         tasks.close()
+        raise
+    tasks.close()
+    tasks.join_thread()  # or the caller's next process might be forked beside it
     return [outcomes[number] for number in range(len(outcomes))]
 
 

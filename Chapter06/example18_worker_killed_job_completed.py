@@ -36,6 +36,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -369,7 +370,9 @@ def old_process_pool() -> Iterator[Pool]:
             pool.terminate()
             pool.join()
 
-    with ExitStack() as stack:
+    with warnings.catch_warnings(), ExitStack() as stack:
+        # A Pool replaces the dead from a thread; to fork there is deprecated.
+        warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
         with ctrl_c_later():
             pool = Pool(1, signal.signal, ignore_ctrl_c)
             stack.callback(end)

@@ -42,6 +42,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -179,13 +180,18 @@ def members_of(group: int) -> list[int]:
 def program(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """Run this script with `arguments`, in a process group of its own, and end that."""
     command = [sys.executable, __file__, *arguments]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with (
+        # A fork server has a socket there, left behind if its program is killed.
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"TMPDIR": folder},
+            start_new_session=True,
+        ) as process,
+    ):
         try:
             yield process
         finally:

@@ -303,6 +303,7 @@ def order_of_item_and_sentinel() -> list[int | None]:
         may_leave.set()
         second = queue.get(timeout=LIMIT)
     queue.close()
+    queue.join_thread()  # or the next process might be forked beside it
     return [cast(int | None, one) for one in (first, second)]
 
 

@@ -35,6 +35,11 @@ SHARED_MEMORY = Path("/dev/shm")  # where Linux shows shared memory by name
 SHARED_MEMORY_GRACE = 5.0  # seconds from the end of a block's use to its end
 NEEDS_STATUS = 77  # exit status of a script that this interpreter or system cannot run
 
+# Printing a traceback, Python 3.15 warns of a module that has no `__spec__`. It spares
+# `__main__`, but not `__mp_main__`, which a spawned child has instead.
+OF_SPAWNED = "ignore:Module globals is missing a __spec__:DeprecationWarning"
+STRICTLY = ["-X", "dev", "-W", "error", "-W", OF_SPAWNED]
+
 # What the interpreter writes between the parts of one traceback.
 _CHAINED = (
     "During handling of the above exception, another exception occurred:",
@@ -99,7 +104,7 @@ def run_script(
     complaints = []
     # Interrupted in the middle of an import, the interpreter itself leaves a file open;
     # development mode would complain of that.
-    options = ["-X", "faulthandler"] if interrupt else ["-X", "dev", "-W", "error"]
+    options = ["-X", "faulthandler"] if interrupt else STRICTLY
     before, memory_before = _repository(), _shared_memory()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)

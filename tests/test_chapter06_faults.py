@@ -428,7 +428,8 @@ def test_workers_end_when_their_parent_is_killed(busy: bool, tmp_path: Path) -> 
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=os.environ
+        | {"PYTHONPATH": str(Path(__file__).parent.parent), "TMPDIR": str(tmp_path)},
     ) as parent:
         assert parent.stdout is not None
         workers = [psutil.Process(int(parent.stdout.readline())) for _ in range(3)]

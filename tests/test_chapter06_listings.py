@@ -79,6 +79,8 @@ def test_none_adds_the_rest_before_all_are_halfway() -> None:
         assert receiver.recv().total == 3
 
 
+@pytest.mark.parametrize("start_method", ["spawn"], indirect=True)
+@pytest.mark.usefixtures("start_method")
 def test_of_a_process_that_dies_without_a_report_the_caller_hears(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

@@ -238,6 +238,8 @@ def fail() -> NoReturn:
     raise ValueError("on purpose")
 
 
+@pytest.mark.parametrize("start_method", ["spawn"], indirect=True)
+@pytest.mark.usefixtures("start_method")
 def test_a_process_that_fails_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     with no_process_is_left(), pytest.raises(RuntimeError, match="fail failed"):
         counters.in_processes(2, fail)

@@ -36,6 +36,7 @@ import example03_simple_threshold as simple
 import example04_adaptive_thresholds as adaptive
 import example10_batch_that_goes_on as batch
 import generate_input as pictures
+from reader import STRICTLY
 
 LIMIT = 10.0  # seconds that nothing here comes near to
 
@@ -664,7 +665,7 @@ SCRIPT = Path(batch.__file__)
 
 
 def own_folder(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-X", "dev", "-W", "error", SCRIPT, *arguments]
+    command = [sys.executable, *STRICTLY, SCRIPT, *arguments]
     return subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=60, check=False
     )
