@@ -124,7 +124,8 @@ print(status, lock.acquire(timeout=0), *seen)
 @needs_fork
 def test_a_fork_waits_for_the_lock_and_both_sides_get_it() -> None:
     """In a program of its own, for hooks cannot be taken back."""
-    program = [sys.executable, "-c", HOLD_WHILE_FORKING]
+    # Of the thread, which is why the fork has to wait, Python warns from 3.12 on.
+    program = [sys.executable, "-W", "ignore", "-c", HOLD_WHILE_FORKING]
     ended = subprocess.run(
         program, cwd=Path(__file__).parent.parent, capture_output=True, text=True,
         timeout=LIMIT, check=False,
