@@ -404,28 +404,29 @@ def test_packed_outcomes_can_be_unpacked(numbers: list[int], n: int) -> None:
 
 
 ORPHANS = """
-import os, signal, sys, time
+import os, sys
 from Chapter06 import example18_worker_killed_job_completed as killed
 
-def report(n):
+def report(busy):
     os.write(1, f"{os.getpid()}\\n".encode())  # print may do that in two pieces
-    return sys.stdin.read()  # ends with the test's patience
+    if busy:
+        os.read(0, 1)  # ends with the test's patience; sys.stdin is closed in a worker
 
 if __name__ == "__main__":
-    with killed.SupervisedMap(report, range(9), 3) as outcomes:
-        list(outcomes)
+    tasks = [sys.argv[1] == "busy"] * 9
+    with killed.SupervisedMap(report, tasks, 3) as outcomes:
+        for _ in outcomes:
+            os.read(0, 1)  # meanwhile nobody takes what the workers have done
 """
 
 
 @posix_only
-@pytest.mark.parametrize("busy", [True, False])
-def test_workers_end_when_their_parent_is_killed(busy: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["busy", "idle"])
+def test_workers_end_when_their_parent_is_killed(state: str, tmp_path: Path) -> None:
     script = tmp_path / "orphans.py"
-    script.write_text(
-        ORPHANS if busy else ORPHANS.replace("sys.stdin.read()", "time.sleep(0.01)")
-    )
+    script.write_text(ORPHANS)
     with subprocess.Popen(
-        [sys.executable, script],
+        [sys.executable, script, state],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -433,7 +434,11 @@ def test_workers_end_when_their_parent_is_killed(busy: bool, tmp_path: Path) -> 
         | {"PYTHONPATH": str(Path(__file__).parent.parent), "TMPDIR": str(tmp_path)},
     ) as parent:
         assert parent.stdout is not None
-        workers = [psutil.Process(int(parent.stdout.readline())) for _ in range(3)]
+        pids: set[int] = set()
+        while len(pids) < 3:
+            pids.add(int(parent.stdout.readline()))
+        workers = [psutil.Process(pid) for pid in pids]
+        assert all(one.is_running() for one in workers)
         parent.kill()
         parent.wait(LIMIT)
         assert parent.stdin is not None
