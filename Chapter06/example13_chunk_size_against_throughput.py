@@ -25,24 +25,24 @@ Try:  --tasks 10000 --workers 4
 Output:
     Python <version>, <cores> cores, 2 workers, 1,000 tasks
     chunk size       Pool.map     Executor.map
-             1      18,927 /s         4,747 /s  default of Executor.map
-             2      42,715 /s         7,926 /s
-             5      49,298 /s        14,847 /s
-            10      60,833 /s        36,535 /s
-            20      98,664 /s        48,906 /s
-            50     109,961 /s        89,299 /s
-           100     147,789 /s       106,485 /s
-           125     157,523 /s       124,011 /s  default of Pool.map
-           200     156,923 /s       136,422 /s
-           500     145,377 /s       120,413 /s
-         1,000      78,946 /s       106,221 /s  all in one chunk
-       no pool      92,584 /s
+             1      25,675 /s         7,053 /s  default of Executor.map
+             2      41,301 /s         9,501 /s
+             5      61,328 /s        31,345 /s
+            10      87,828 /s        67,019 /s
+            20     107,369 /s        98,292 /s
+            50     190,878 /s       127,070 /s
+           100     207,579 /s       115,799 /s
+           125     224,938 /s       114,906 /s  default of Pool.map
+           200     246,573 /s       143,180 /s
+           500     163,615 /s       176,074 /s
+         1,000      98,978 /s        95,694 /s  all in one chunk
+       no pool     174,176 /s
 
                        Pool                  ProcessPoolExecutor
     a task raises      imap goes on after    map ends there
     a worker dies      no result ever        BrokenProcessPool
     the block ends     tasks are killed      tasks are waited for
-    in chunks, Executor.map does 29x as many tasks in the same time
+    in chunks, Executor.map does 25x as many tasks in the same time
 """
 
 import argparse

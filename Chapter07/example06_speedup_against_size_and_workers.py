@@ -10,7 +10,7 @@ from t = o n / (n - 1) on: for two workers, twice o. Below that, no operator and
 number of cores helps; above, other costs come in, so that it is a lower bound.
 
 How many items that are is up to the operator. Multiplications modulo a prime, in
-Python, get there with thousands, numpy's sum with a million. And where items have to be
+Python, get there with thousands, numpy's sum with millions. And where items have to be
 sent, each of them costs more than its addition saves: a list of numbers to add up gets
 nowhere, however long it is. Send what a worker needs to make or find them: a range of
 indices, a file name, the name of a block of shared memory.
@@ -23,17 +23,17 @@ Try:  --plot speedup.png
 
 Output:
     <cores> cores, <cores> workers
-    an empty job for each: 0.14 ms, so a loop of 0.29 ms may be shared out
+    an empty job for each: 0.10 ms, so a loop of 0.19 ms may be shared out
 
          items        list sent, +   range sent, *  shared, np.sum
-           100               0.04x           0.17x
-         1,000               0.21x           1.00x
-        10,000               0.34x           0.92x           0.13x
-       100,000               0.41x           1.00x           0.25x
-     1,000,000                                               0.72x
-    10,000,000                                               1.51x
+           100               0.03x           0.12x
+         1,000               0.21x           0.58x
+        10,000               0.44x           1.76x           0.15x
+       100,000               0.54x           1.86x           0.19x
+     1,000,000                                               0.62x
+    10,000,000                                               1.42x
 
-    at best: list sent, + 0.41x; range sent, * 1.00x; shared, np.sum 1.51x
+    at best: list sent, + 0.54x; range sent, * 1.86x; shared, np.sum 1.42x
 """
 
 import argparse

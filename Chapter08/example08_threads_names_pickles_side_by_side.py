@@ -29,11 +29,11 @@ Try:  --plot side_by_side.png
 
 Output:
     8 tiles of 500 x 500 pixels, 2 workers, <cores> cores, GIL <gil>
-    sequential    0.183 s   1.00x  moved      0.0 KiB
-    pickles       0.188 s   0.97x  moved  11721.4 KiB
-    names         0.128 s   1.42x  moved      1.3 KiB
-    threads       0.127 s   1.44x  moved      0.0 KiB
-    a tile takes 7.8 ms to read, 6.2 ms to filter, 17.4 ms to write; 3.7 ms to move
+    sequential    0.244 s   1.00x  moved      0.0 KiB
+    pickles       0.198 s   1.23x  moved  11721.4 KiB
+    names         0.123 s   1.98x  moved      1.1 KiB
+    threads       0.121 s   2.01x  moved      0.0 KiB
+    a tile takes 7.5 ms to read, 6.3 ms to filter, 17.1 ms to write; 2.5 ms to move
     all four wrote the same pictures, byte for byte
 """
 
