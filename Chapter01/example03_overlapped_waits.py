@@ -121,17 +121,17 @@ def slow_server(delay: float) -> Iterator[Address]:
     class Server(socketserver.ThreadingTCPServer):
         request_queue_size = 128  # all may knock at once
 
-    with Server(("127.0.0.1", 0), Answer) as server:
-        # A daemon: Ctrl-C while it starts would leave nobody to shut it down.
-        serving = threading.Thread(
-            target=server.serve_forever, args=(0.01,), daemon=True
-        )
-        serving.start()
-        try:
-            yield "127.0.0.1", server.server_address[1]
-        finally:
-            server.shutdown()
-            serving.join()
+    server = Server(("127.0.0.1", 0), Answer)
+    # A daemon, and started before the `try`: after Ctrl-C in the midst of start() there
+    # may be nobody to shut down, or somebody who still needs the server open.
+    serving = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    serving.start()
+    try:
+        yield "127.0.0.1", server.server_address[1]
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
 
 
 def positive(text: str) -> int:

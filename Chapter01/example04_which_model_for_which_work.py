@@ -203,17 +203,13 @@ def slow_server(folder: Path, delay: float) -> Iterator[tuple[str, int]]:
     class Server(socketserver.ThreadingTCPServer):
         request_queue_size = 128  # all may knock at once
 
-    with Server(("127.0.0.1", 0), Answer) as server:
-        # A daemon: Ctrl-C while it starts would leave nobody to shut it down.
-        serving = threading.Thread(
-            target=server.serve_forever, args=(0.01,), daemon=True
-        )
-        serving.start()
-        try:
-            yield "127.0.0.1", server.server_address[1]
-        finally:
-            server.shutdown()
-            serving.join()
+    with Server(("127.0.0.1", 0), Answer) as server, ExitStack() as stack:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        with ctrl_c_later():
+            serving.start()
+            stack.callback(serving.join)
+            stack.callback(server.shutdown)  # the first thing to do
+        yield "127.0.0.1", server.server_address[1]
 
 
 def plot(

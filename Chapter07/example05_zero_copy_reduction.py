@@ -386,7 +386,7 @@ def main() -> None:
     parser.add_argument("--workers", type=workers, default=2)
     options = parser.parse_args()
     n, cores = options.workers, usable_cores()
-    room = room_for_shared_memory() // 2 // BYTES
+    room = room_for_shared_memory() // 4 // BYTES  # others may want some, too
     length = options.elements or max(1, min(ELEMENTS, room))
     whole, parts = range(length), split(length, n)
     short = min(length, SAMPLE)

@@ -323,7 +323,7 @@ def test_known_coefficients_are_recovered_from_noisy_data(
         unique_by=lambda pair: pair[0],
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_whatever_is_fitted_is_a_law_or_an_error(data: list[tuple[int, float]]) -> None:
     sizes, throughputs = zip(*data, strict=True)
     try:

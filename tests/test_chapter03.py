@@ -23,7 +23,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from Chapter03 import example01_two_threads_count_down as countdowns
@@ -1228,7 +1228,6 @@ def test_heat_spreads() -> None:
     assert phases.spread([1, 2, 3], 0) == []
 
 
-@settings(deadline=None)
 @given(temperatures, st.integers(0, 8), st.integers(1, 5))
 def test_threads_in_step_do_what_the_loop_does(
     cells: list[float], steps: int, n_threads: int
@@ -1237,7 +1236,6 @@ def test_threads_in_step_do_what_the_loop_does(
     assert phases.spread_with_threads(cells, steps, n_threads) == expected
 
 
-@settings(deadline=None)
 @given(st.integers(2, 100), st.integers(1, 20))
 def test_parts_are_all_inner_cells(n_cells: int, n_parts: int) -> None:
     parts = phases.parts_of([0.0] * n_cells, n_parts)
@@ -1520,7 +1518,6 @@ def must_not_be(*_: object) -> None:
     pytest.fail("called")
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20), st.lists(st.integers(0, 100)))
 def test_calls_come_at_the_first_point_that_has_not_passed(
     interval: int, works: list[int]

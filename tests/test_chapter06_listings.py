@@ -341,7 +341,7 @@ def test_each_item_has_one_outcome_in_order(
     assert [one.result() for one in outcomes] == [-n for n in range(n_items)]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.one_of(st.integers(-5, 5), st.just("no number"))), st.integers(1, 4))
 def test_outcomes_are_what_a_loop_would_have(items: list[Any], n_workers: int) -> None:
     expected: list[object] = []

@@ -138,7 +138,7 @@ def test_any_number_of_workers_keeps_the_order(n_workers: int) -> None:
             assert reducer.reduce(letters, pairs_at_once=1) == "".join(letters)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     matrices=st.lists(st.tuples(*[st.integers(-9, 9)] * 4), min_size=1, max_size=60),
     pairs=st.integers(1, 40),

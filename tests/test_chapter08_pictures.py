@@ -202,7 +202,7 @@ def test_a_png_file_gives_back_every_pixel_under_any_name(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", WHOLE_FILES)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_file_that_breaks_off_is_taken_for_a_picture(
     name: str, tmp_path: Path, data: st.DataObject
@@ -364,7 +364,6 @@ def test_otsus_level_is_the_best_of_all(grey: Picture) -> None:
 # -- example 4: adaptive thresholds
 
 
-@settings(deadline=None)
 @given(
     grey=greys | flat_greys,
     block=st.integers(1, 20).map(lambda half: 2 * half + 1),
