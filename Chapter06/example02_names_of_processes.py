@@ -35,6 +35,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
@@ -103,6 +104,8 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 
     Killed are those that have not ended when the block, or the waiting, raises.
     """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     try:
         with ctrl_c_later():
             for process in processes:

@@ -135,6 +135,8 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 
     Killed are those that have not ended when the block, or the waiting, raises.
     """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     try:
         with ctrl_c_later():
             for process in processes:
@@ -162,9 +164,6 @@ def main() -> None:
     parser.add_argument("--grace", type=seconds, default=0.2, metavar="SECONDS")
     grace = parser.parse_args().grace
 
-    if sys.platform != "win32":
-        # Its start lets Ctrl-C through (3.11, 3.12): not while processes are started.
-        resource_tracker.ensure_running()
     behaviour = {
         "waits": wait_for_word,
         "returns": wait_for_word,

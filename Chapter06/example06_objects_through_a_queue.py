@@ -32,6 +32,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue, SimpleQueue
 from typing import Any
@@ -143,6 +144,8 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 
     Killed are those that have not ended when the block, or the waiting, raises.
     """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     try:
         with ctrl_c_later():
             for process in processes:

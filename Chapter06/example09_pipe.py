@@ -40,6 +40,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier, Event
@@ -99,6 +100,8 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 
     Killed are those that have not ended when the block, or the waiting, raises.
     """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     try:
         with ctrl_c_later():
             for process in processes:

@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_longlong
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawValue, Synchronized
 from multiprocessing.synchronize import Barrier, Lock
@@ -117,6 +118,8 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 
     Killed are those that have not ended when the block, or the waiting, raises.
     """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     try:
         with ctrl_c_later():
             for process in processes:

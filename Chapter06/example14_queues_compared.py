@@ -46,6 +46,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain
+from multiprocessing import resource_tracker
 from multiprocessing.managers import SyncManager
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -133,6 +134,8 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 
     Killed are those that have not ended when the block, or the waiting, raises.
     """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     try:
         with ctrl_c_later():
             for process in processes:

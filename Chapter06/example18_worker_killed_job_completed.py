@@ -299,6 +299,8 @@ class SupervisedMap(Generic[T, R]):
     def _start_worker(self) -> Connection:
         theirs, ours = Pipe()
         process = Process(target=serve, args=(self._function, ours, theirs))
+        if sys.platform != "win32":
+            resource_tracker.ensure_running()  # its start would let Ctrl-C through
         with ctrl_c_later():
             process.start()
             self._workers[theirs] = process

@@ -180,23 +180,35 @@ def members_of(group: int) -> list[int]:
 def program(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """Run this script with `arguments`, in a process group of its own, and end that."""
     command = [sys.executable, __file__, *arguments]
-    with (
-        # A fork server has a socket there, left behind if its program is killed.
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | {"TMPDIR": folder},
-            start_new_session=True,
-        ) as process,
-    ):
+
+    def end_all() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    came: list[int] = []
+    with ExitStack() as stack:
+        # Ctrl-C has to wait until the stack knows what there is to be ended. It is not
+        # masked, for the program would inherit that.
+        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
         try:
-            yield process
+            # A fork server has a socket there, left behind if its program is killed.
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    env=os.environ | {"TMPDIR": folder},
+                    start_new_session=True,
+                )
+            )
+            stack.callback(end_all)
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            raise KeyboardInterrupt
+        yield process
 
 
 def stop_in_mid_job(scenario: Scenario) -> End:

@@ -51,6 +51,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
@@ -140,6 +141,8 @@ class TreeReducer(Generic[T]):
         self._workers: dict[Connection, BaseProcess] = {}  # empty: not running
 
     def __enter__(self) -> "TreeReducer[T]":
+        if sys.platform != "win32":
+            resource_tracker.ensure_running()  # its start would let Ctrl-C through
         try:
             with ctrl_c_later():
                 for _ in range(self._n_workers):
@@ -254,6 +257,8 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 
     Killed are those that have not ended when the block, or the waiting, raises.
     """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     try:
         with ctrl_c_later():
             for process in processes:
