@@ -167,9 +167,10 @@ def main() -> None:
     signer = multiprocessing.Process(target=sign, args=(inbox, outbox))
     sent = Note("letter")
     with running([signer]):
-        with ctrl_c_later():  # the first put() starts the feeder, which is a thread
+        # put() starts a thread, the feeder; interrupted, it may leave a lock locked.
+        with ctrl_c_later():
             inbox.put(sent)
-        inbox.put(sent)
+            inbox.put(sent)
         first, second = outbox.get(), outbox.get()
         print(f"sent twice       {sent.text!r}")
         print(f"came back        {first.text!r} and {second.text!r}")
@@ -185,7 +186,8 @@ def main() -> None:
         print(f"put, changed     sent as it is: {late!r}, or as it was: {early!r}")
         if (late, early) != ("new, signed", "old, signed"):
             raise SystemExit("one was to be sent changed, the other as it was")
-        inbox.put(None)
+        with ctrl_c_later():
+            inbox.put(None)
 
     with ctrl_c_later():
         came, printed = lost_in_the_feeder(["before", threading.Lock(), "after"])

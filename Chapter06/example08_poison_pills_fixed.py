@@ -118,8 +118,9 @@ def process_all(
                 for number, outcome in _some_outcomes(workers, under_way):
                     under_way.remove(number)
                     outcomes[number] = outcome
-            for _ in workers:
-                tasks.put_nowait(None)
+            with ctrl_c_later():  # in the midst of put() it could leave a lock locked
+                for _ in workers:
+                    tasks.put_nowait(None)
             _wait_until_ended(workers.values())
     except BaseException:
         tasks.cancel_join_thread()  # nobody is left to take what it still has to write

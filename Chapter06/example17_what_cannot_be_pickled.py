@@ -281,8 +281,9 @@ def through_queue(items: Iterable[object]) -> tuple[object, str]:
     """Put `items` into a queue; return the first that arrives, and what is printed."""
     channel: multiprocessing.Queue[object] = multiprocessing.Queue()
     with redirect_stderr(io.StringIO()) as printed:
-        for item in items:
-            channel.put(item)
+        with ctrl_c_later():  # in the midst of put() it could leave a lock locked
+            for item in items:
+                channel.put(item)
         arrived = channel.get(timeout=LIMIT)
         channel.close()
         channel.join_thread()

@@ -303,7 +303,8 @@ def order_of_item_and_sentinel() -> list[int | None]:
     with running([producer]):
         if not has_put.wait(LIMIT):
             raise TimeoutError("the process has put nothing")
-        queue.put(None)
+        with ctrl_c_later():  # in the midst of put() it could leave a lock locked
+            queue.put(None)
         first = queue.get(timeout=LIMIT)
         may_leave.set()
         second = queue.get(timeout=LIMIT)
