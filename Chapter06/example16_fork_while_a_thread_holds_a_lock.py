@@ -163,9 +163,7 @@ def where_it_waits(process: BaseProcess, dumps: Connection) -> str:
         os.kill(process.pid, signal.SIGUSR1)
         if dumps.poll(LIMIT):
             text += os.read(dumps.fileno(), 1 << 16).decode()
-        for file, number in re.findall(
-            r'call first\):\n  File "(.+)", line (\d+)', text
-        ):
+        for file, number in re.findall(FRAME, text):
             line = linecache.getline(file, int(number)).strip()
             if "acquire()" in line:
                 return line
@@ -197,8 +195,8 @@ def start_while_held(
     reader, writer = multiprocessing.Pipe(duplex=False)
     process = new_process(target=write_in_child, args=(name, writer))
     thread = threading.Thread(target=JOURNALS[name].write, args=(LINE, pause))
-    thread.start()
     try:
+        thread.start()
         half.wait(LIMIT)
         with running([process]), reader:
             writer.close()
@@ -211,7 +209,8 @@ def start_while_held(
                 raise AssertionError
     finally:
         go_on.set()
-        thread.join()
+        if thread.is_alive():  # Ctrl-C may come while it starts
+            thread.join()
     return seen, waits
 
 
