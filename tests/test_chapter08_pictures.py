@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -692,7 +693,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     given, output = folders
-    # Whoever reads this waits until somebody has written to it.
+    # Whoever reads this waits until somebody has opened it to write, and has closed it.
     waits = given / "tile_03_pipe.png"
     os.mkfifo(waits)
     sources = batch.pictures_in(given)
@@ -705,13 +706,17 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
         text=True,
         start_new_session=True,
     ) as process:
-        while process.poll() is None and len(list(output.glob("*.png"))) < 4:
+        descriptor = None
+        while descriptor is None and process.poll() is None:
+            with suppress(OSError):  # nobody reads it yet
+                descriptor = os.open(waits, os.O_WRONLY | os.O_NONBLOCK)
             time.sleep(0.01)
+        assert descriptor is not None, process.communicate()
         children = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
-        waits.write_bytes(b"")
+        os.close(descriptor)
         out, err = process.communicate(timeout=LIMIT)
-    # The one behind the pipe was in flight, or was just about to be.
+    # The one behind the pipe was in flight, and maybe the next.
     done = [source for source in sources if batch.is_finished(source, output)]
     assert done in (sources[:4], [*sources[:4], sources[5]])
     check_results(done, output)
