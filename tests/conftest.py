@@ -1,4 +1,4 @@
-"""What the tests share: the option `--record`, Ctrl-C as usual, and fixtures."""
+"""What the tests share: two options, Ctrl-C as usual, and fixtures."""
 
 import multiprocessing
 import signal
@@ -21,6 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--record",
         action="store_true",
         help="write what the selected scripts print into their docstrings",
+    )
+    parser.addoption(
+        "--start-method",
+        choices=multiprocessing.get_all_start_methods(),
+        default="spawn",
+        help="how else scripts are to start their processes (default: %(default)s)",
     )
 
 

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(ROOT.glob("Chapter[0-9][0-9]/*.py"))
 
 LIMIT = 30.0  # seconds that a script may take
+POLL = 0.01  # seconds from one look at a script to the next
 MOMENT = 0.03  # seconds from a script's first line to the midst of its work
 HELPERS_GRACE = 5.0  # seconds that multiprocessing's own helpers may take to notice
 SHARED_MEMORY = Path("/dev/shm")  # where Linux shows shared memory by name
@@ -241,7 +242,7 @@ def _wait_until_busy(process: "subprocess.Popen[bytes]", out_path: Path) -> None
         while process.poll() is None and not out_path.stat().st_size:
             if own.children():
                 return
-            time.sleep(0.001)
+            time.sleep(POLL)
     with suppress(subprocess.TimeoutExpired):
         process.wait(MOMENT)
 

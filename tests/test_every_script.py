@@ -2,14 +2,15 @@
 
 `pytest --record -k Chapter01` runs the scripts of Chapter 1 and writes what they
 printed into their docstrings. Read the diff.
+
+Each script is run as it is, and once more in another way, which starts its processes by
+spawn. `pytest --start-method forkserver` tries that instead.
 """
 
 import ast
-import multiprocessing
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 import pytest
 from expected_output import disagreement, read_output, record
@@ -23,9 +24,6 @@ from reader import (
     script_metadata,
     syntax_tree,
 )
-
-# The first one is the default, which every script is run with anyway.
-OTHER_START_METHODS = multiprocessing.get_all_start_methods()[1:]
 
 
 def starts_processes(script: Path) -> bool:
@@ -74,37 +72,32 @@ def test_script_keeps_its_promises(script: Path, pytestconfig: pytest.Config) ->
     check_output(script, run)
 
 
-def runs_in_other_ways() -> list[Any]:
-    """Return the runs that a script needs besides that with no arguments.
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give the one run that a script needs besides that with no arguments.
 
-    That is one for each other way of starting processes, if it starts any, and one with
-    `--plot`, if it draws a picture; to save time, the last of the others is that, too.
+    It starts processes in another way, if it starts any, and draws the picture, if the
+    script draws one.
     """
+    if metafunc.function is not test_script_does_so_in_another_way:
+        return
+    method = metafunc.config.getoption("start_method")
     runs = []
     for script in SCRIPTS:
-        ways: list[str | None] = []
-        if starts_processes(script):
-            ways += OTHER_START_METHODS
-        draws = '"--plot"' in script.read_text("utf-8")
-        if draws and not ways:
-            ways.append(None)
-        for way in ways:
-            plot = draws and way is ways[-1]
-            labels = [name_of(script), way, "plot" if plot else None]
-            runs.append(
-                pytest.param(script, way, plot, id="-".join(filter(None, labels)))
-            )
-    return runs
+        another = method if starts_processes(script) else None
+        plot = "plot" if '"--plot"' in script.read_text("utf-8") else None
+        if another or plot:
+            label = "-".join(filter(None, [name_of(script), another, plot]))
+            runs.append(pytest.param(script, another, plot is not None, id=label))
+    metafunc.parametrize(("script", "another", "plot"), runs)
 
 
-@pytest.mark.parametrize(("script", "start_method", "plot"), runs_in_other_ways())
-def test_script_does_so_in_other_ways(
-    script: Path, start_method: str | None, plot: bool, tmp_path: Path
+def test_script_does_so_in_another_way(
+    script: Path, another: str | None, plot: bool, tmp_path: Path
 ) -> None:
     """Spawned children import the script: without a main guard they run it again."""
     picture = tmp_path / "picture.png"
     arguments = ["--plot", str(picture)] if plot else []
-    run = run_or_skip(script, *arguments, start_method=start_method)
+    run = run_or_skip(script, *arguments, start_method=another)
     assert not run.complaints, run.report()
     check_output(script, run)
     assert not plot or picture.read_bytes().startswith(b"\x89PNG")
