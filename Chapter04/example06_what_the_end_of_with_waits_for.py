@@ -235,6 +235,8 @@ def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
 def old_process_pool() -> Iterator[Pool]:
     """A `multiprocessing.Pool` of one process, with the same care for Ctrl-C."""
     ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     with ExitStack() as stack:
         with ctrl_c_later():
             pool = multiprocessing.Pool(1, signal.signal, ignore_ctrl_c)

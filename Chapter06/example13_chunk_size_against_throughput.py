@@ -168,6 +168,8 @@ def classic_pool(n_workers: int) -> Iterator[Pool]:
             pool.terminate()
             pool.join()
 
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     with ExitStack() as stack:
         with ctrl_c_later():
             pool = multiprocessing.Pool(n_workers, signal.signal, ignore_ctrl_c)

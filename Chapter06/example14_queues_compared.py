@@ -180,6 +180,8 @@ def managed_queue() -> Iterator[tuple[Put, Get]]:
         with ctrl_c_later():
             manager.shutdown()
 
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     with ExitStack() as stack:
         with ctrl_c_later():
             manager.start()

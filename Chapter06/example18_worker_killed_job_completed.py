@@ -375,6 +375,8 @@ def old_process_pool() -> Iterator[Pool]:
     with warnings.catch_warnings(), ExitStack() as stack:
         # A Pool replaces the dead from a thread; to fork there is deprecated.
         warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+        if sys.platform != "win32":
+            resource_tracker.ensure_running()  # its start would let Ctrl-C through
         with ctrl_c_later():
             pool = Pool(1, signal.signal, ignore_ctrl_c)
             stack.callback(end)
