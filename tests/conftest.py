@@ -25,8 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--start-method",
         choices=multiprocessing.get_all_start_methods(),
-        default="spawn",
-        help="how else scripts are to start their processes (default: %(default)s)",
+        help="how scripts are to start processes unless they ask for another way",
     )
 
 

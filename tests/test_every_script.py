@@ -3,14 +3,14 @@
 `pytest --record -k Chapter01` runs the scripts of Chapter 1 and writes what they
 printed into their docstrings. Read the diff.
 
-Each script is run as it is, and once more in another way, which starts its processes by
-spawn. `pytest --start-method forkserver` tries that instead.
+`pytest --start-method forkserver` runs them as on a system with that default.
 """
 
 import ast
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import pytest
 from expected_output import disagreement, read_output, record
@@ -63,7 +63,7 @@ def check_output(script: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
 def test_script_keeps_its_promises(script: Path, pytestconfig: pytest.Config) -> None:
-    run = run_or_skip(script)
+    run = run_or_skip(script, start_method=pytestconfig.getoption("start_method"))
     assert not run.complaints, run.report()
     if pytestconfig.getoption("record"):
         source = record(script.read_text("utf-8"), run.stdout.splitlines())
@@ -72,32 +72,30 @@ def test_script_keeps_its_promises(script: Path, pytestconfig: pytest.Config) ->
     check_output(script, run)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give the one run that a script needs besides that with no arguments.
+def runs_in_another_way() -> list[Any]:
+    """Return the one run that a script needs besides that with no arguments.
 
-    It starts processes in another way, if it starts any, and draws the picture, if the
-    script draws one.
+    It starts processes by spawn, if it starts any, and draws the picture, if the script
+    draws one.
     """
-    if metafunc.function is not test_script_does_so_in_another_way:
-        return
-    method = metafunc.config.getoption("start_method")
     runs = []
     for script in SCRIPTS:
-        another = method if starts_processes(script) else None
+        spawn = "spawn" if starts_processes(script) else None
         plot = "plot" if '"--plot"' in script.read_text("utf-8") else None
-        if another or plot:
-            label = "-".join(filter(None, [name_of(script), another, plot]))
-            runs.append(pytest.param(script, another, plot is not None, id=label))
-    metafunc.parametrize(("script", "another", "plot"), runs)
+        if spawn or plot:
+            label = "-".join(filter(None, [name_of(script), spawn, plot]))
+            runs.append(pytest.param(script, spawn, plot is not None, id=label))
+    return runs
 
 
+@pytest.mark.parametrize(("script", "start_method", "plot"), runs_in_another_way())
 def test_script_does_so_in_another_way(
-    script: Path, another: str | None, plot: bool, tmp_path: Path
+    script: Path, start_method: str | None, plot: bool, tmp_path: Path
 ) -> None:
     """Spawned children import the script: without a main guard they run it again."""
     picture = tmp_path / "picture.png"
     arguments = ["--plot", str(picture)] if plot else []
-    run = run_or_skip(script, *arguments, start_method=another)
+    run = run_or_skip(script, *arguments, start_method=start_method)
     assert not run.complaints, run.report()
     check_output(script, run)
     assert not plot or picture.read_bytes().startswith(b"\x89PNG")
@@ -105,6 +103,9 @@ def test_script_does_so_in_another_way(
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
-def test_ctrl_c_ends_the_script_in_order(script: Path) -> None:
-    run = run_or_skip(script, interrupt=True)
+def test_ctrl_c_ends_the_script_in_order(
+    script: Path, pytestconfig: pytest.Config
+) -> None:
+    start_method = pytestconfig.getoption("start_method")
+    run = run_or_skip(script, start_method=start_method, interrupt=True)
     assert not run.complaints, run.report()
