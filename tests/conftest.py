@@ -1,6 +1,7 @@
 """What the tests share: two options, Ctrl-C as usual, and fixtures."""
 
 import multiprocessing
+import multiprocessing.util
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -68,5 +69,7 @@ def start_method(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a test once for each way of starting processes that the system has."""
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(request.param, force=True)
+    # Children share this folder; one of their own would outlive those that are killed.
+    multiprocessing.util.get_temp_dir()
     yield request.param
     multiprocessing.set_start_method(before, force=True)

@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from pickle import PicklingError
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -267,7 +268,11 @@ if __name__ == "__main__":
     root = str(Path(trees.__file__).parents[1])
     source = program.format(root=root, method=start_method)
     command = [sys.executable, "-c", source]
-    output = subprocess.check_output(command, text=True, timeout=3 * LIMIT)
+    with TemporaryDirectory() as folder:  # it leaves its fork server's socket there
+        environment = {**os.environ, "TMPDIR": folder}
+        output = subprocess.check_output(
+            command, text=True, timeout=3 * LIMIT, env=environment
+        )
     left = []
     for pid in map(int, output.split()):
         with suppress(psutil.NoSuchProcess):
