@@ -80,7 +80,8 @@ def add_up_together(jobs: dict[str, Sequence[int]], notes: list[str]) -> list[Re
     Raises:
         EOFError: a process has ended without a report.
     """
-    halfway = multiprocessing.Barrier(len(jobs))
+    with ctrl_c_later():
+        halfway = multiprocessing.Barrier(len(jobs))
     processes: list[BaseProcess] = []
     pipes = []
     for name, numbers in jobs.items():
@@ -104,6 +105,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()

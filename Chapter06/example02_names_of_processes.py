@@ -80,6 +80,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -124,7 +126,8 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 def main() -> None:
     print(f"this program  {multiprocessing.current_process().name}")
 
-    ask_again = multiprocessing.Event()
+    with ctrl_c_later():
+        ask_again = multiprocessing.Event()
     children: list[BaseProcess] = []
     pipes = []
     for given in (None, "parser", None, "worker", "worker"):

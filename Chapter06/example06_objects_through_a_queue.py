@@ -105,7 +105,8 @@ def change_after_pickling(queue: "Queue[Any]") -> None:
 
 def lost_in_the_feeder(items: Sequence[object]) -> tuple[list[str], str]:
     """Put `items`, then None; return what came out, and what the feeder has printed."""
-    queue: Queue[Any] = multiprocessing.Queue()
+    with ctrl_c_later():
+        queue: Queue[Any] = multiprocessing.Queue()
     with redirect_stderr(io.StringIO()) as printed:
         for item in [*items, None]:
             queue.put(item)
@@ -120,6 +121,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -162,8 +165,9 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 
 
 def main() -> None:
-    inbox: Queue[Note | None] = multiprocessing.Queue()
-    outbox: SimpleQueue[Note] = multiprocessing.SimpleQueue()
+    with ctrl_c_later():
+        inbox: Queue[Note | None] = multiprocessing.Queue()
+        outbox: SimpleQueue[Note] = multiprocessing.SimpleQueue()
     signer = multiprocessing.Process(target=sign, args=(inbox, outbox))
     sent = Note("letter")
     with running([signer]):
@@ -197,7 +201,8 @@ def main() -> None:
     if came != ["before", "after"] or not complaint.startswith("TypeError"):
         raise SystemExit("the lock was to be lost, with a TypeError in the feeder")
 
-    queue: Queue[bytes] = multiprocessing.Queue()
+    with ctrl_c_later():
+        queue: Queue[bytes] = multiprocessing.Queue()
     note = Note("old")
     with ctrl_c_later():
         put_now(queue, note)

@@ -148,7 +148,8 @@ def two_consumers(tasks: "SimpleQueue[int]") -> Iterator[list[Consumer]]:
 def is_empty_before_the_feeder_writes() -> bool:
     """Tell what `Queue.empty()` says right after put(), with the feeder held up."""
     may_pickle = threading.Event()
-    queue: Queue[Slow] = multiprocessing.Queue()
+    with ctrl_c_later():
+        queue: Queue[Slow] = multiprocessing.Queue()
     try:
         queue.put(Slow(may_pickle.wait))
         return queue.empty()
@@ -175,6 +176,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -217,7 +220,8 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 
 
 def main() -> None:
-    tasks: SimpleQueue[int] = multiprocessing.SimpleQueue()
+    with ctrl_c_later():
+        tasks: SimpleQueue[int] = multiprocessing.SimpleQueue()
     for number in range(N_ITEMS):
         tasks.put(number)
     print(f"items put  {N_ITEMS}, and no more will be")

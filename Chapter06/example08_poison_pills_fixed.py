@@ -96,7 +96,8 @@ def process_all(
         raise ValueError(f"there must be a worker, not {n_workers}")
     limit = ITEMS_PER_WORKER * n_workers
     # Never full: at most `limit` items are under way, and then come the pills.
-    tasks: Queue[Task | None] = multiprocessing.Queue(limit)
+    with ctrl_c_later():
+        tasks: Queue[Task | None] = multiprocessing.Queue(limit)
     numbered = enumerate(items)
     outcomes: dict[int, Outcome[R]] = {}
     under_way: set[int] = set()
@@ -236,6 +237,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()

@@ -76,6 +76,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -194,7 +196,8 @@ def ends_seen_by_child(give_it_our_end: bool) -> list[bool]:
     """
     receiver, sender = multiprocessing.Pipe(duplex=False)
     answer, theirs = multiprocessing.Pipe(duplex=False)
-    parent_has_closed = multiprocessing.Event()
+    with ctrl_c_later():
+        parent_has_closed = multiprocessing.Event()
     given = sender if give_it_our_end else None
     child = multiprocessing.Process(
         target=look_for_the_end, args=(receiver, given, parent_has_closed, theirs)
@@ -292,7 +295,8 @@ def let_swap(first_sends_first: bool, second_sends_first: bool) -> None:
     """
     ends = multiprocessing.Pipe()
     orders = (first_sends_first, second_sends_first)
-    ready = multiprocessing.Barrier(3)
+    with ctrl_c_later():
+        ready = multiprocessing.Barrier(3)
     processes = [
         multiprocessing.Process(target=swap, args=(end, send_first, ready))
         for end, send_first in zip(ends, orders, strict=True)
@@ -349,9 +353,12 @@ def main() -> None:
     pickled, plain = (under_way(how, bytes(1000)) for how in ("send", "send_bytes"))
     print(f"send, send_bytes    {pickled:,} and {plain:,} bytes under way for 1,000")
 
-    both_in_between = multiprocessing.Barrier(2)
+    with ctrl_c_later():
+        both_in_between = multiprocessing.Barrier(2)
     mixed = count_mixed_up(1, nullcontext(), both_in_between.wait)
-    with_lock = count_mixed_up(n_records, multiprocessing.Lock())
+    with ctrl_c_later():
+        lock = multiprocessing.Lock()
+    with_lock = count_mixed_up(n_records, lock)
     if (mixed, with_lock) != (2, 0):
         raise SystemExit(f"mixed up were {mixed}, with a lock {with_lock}")
     print(

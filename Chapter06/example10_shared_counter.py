@@ -94,6 +94,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -182,8 +184,9 @@ def main() -> None:
     total = n_processes * n
     print(f"{n_processes} processes add 1 to a counter, {n:,} times each")
 
-    counter = multiprocessing.Value("q", 0)
-    barrier = multiprocessing.Barrier(n_processes)
+    with ctrl_c_later():
+        counter = multiprocessing.Value("q", 0)
+        barrier = multiprocessing.Barrier(n_processes)
     in_processes(n_processes, add_without_lock, counter, n, OneWhenAllHaveRead(barrier))
     print(
         f"Value, counter.value += 1  {counter.value:6,} of {total:,}: "

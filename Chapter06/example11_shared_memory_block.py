@@ -69,6 +69,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -219,7 +221,8 @@ def kill_who_holds_it() -> tuple[int, bool]:
     Raises:
         RuntimeError: the worker has ended before.
     """
-    ready = multiprocessing.Event()
+    with ctrl_c_later():
+        ready = multiprocessing.Event()
     with shared_block(WORD) as block:
         worker = multiprocessing.Process(target=hold, args=(block.name, ready))
         with running([worker]):
@@ -275,7 +278,8 @@ def read_meanwhile(name: str, lock: Lock | None) -> list[int]:
     Raises:
         RuntimeError: the lock can be had while the writer writes.
     """
-    barrier = multiprocessing.Barrier(2)
+    with ctrl_c_later():
+        barrier = multiprocessing.Barrier(2)
     args = (name, 1, lock or nullcontext(), HalfWay(barrier))
     writer = multiprocessing.Process(target=write_record, args=args)
     with attached(name) as block, words_of(block, 2) as record, running([writer]):
@@ -310,7 +314,8 @@ def filled_by_child() -> tuple[list[int], list[Any]]:
     Raises:
         RuntimeError: an item of the latter could grow.
     """
-    squares = multiprocessing.Array("q", 4)
+    with ctrl_c_later():
+        squares = multiprocessing.Array("q", 4)
     with ExitStack() as stack:
         with ctrl_c_later():
             items: ShareableList[Any] = ShareableList([1, "text", 0.5, None])
@@ -361,7 +366,9 @@ def main() -> None:
     with shared_block(2 * WORD) as block:
         torn = read_meanwhile(block.name, None)
     with shared_block(2 * WORD) as block:
-        whole = read_meanwhile(block.name, multiprocessing.Lock())
+        with ctrl_c_later():
+            lock = multiprocessing.Lock()
+        whole = read_meanwhile(block.name, lock)
     if (torn, whole) != ([1, 0], [1, 1]):
         raise SystemExit(f"read: {torn}, with lock {whole}")
     print(

@@ -55,6 +55,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -257,7 +259,8 @@ def main() -> None:
         )
 
         shared = manager.dict(n=0)
-        barrier = multiprocessing.Barrier(n_processes)
+        with ctrl_c_later():
+            barrier = multiprocessing.Barrier(n_processes)
         one_of_all = OneWhenAllHaveRead(barrier)
         in_processes(n_processes, add_to_dict, shared, n, nullcontext(), one_of_all)
         print(
@@ -272,7 +275,8 @@ def main() -> None:
         if shared["n"] != total:
             raise SystemExit("updates were lost in spite of the lock")
 
-        local, value = {"n": 0}, multiprocessing.Value("q", 0)
+        with ctrl_c_later():
+            local, value = {"n": 0}, multiprocessing.Value("q", 0)
         costs = [
             microseconds(lambda: local["n"]),
             microseconds(lambda: value.value),

@@ -110,6 +110,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -153,14 +155,16 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
 
 @contextmanager
 def simple_queue() -> Iterator[tuple[Put, Get]]:
-    channel: multiprocessing.SimpleQueue[Any] = multiprocessing.SimpleQueue()
+    with ctrl_c_later():
+        channel: multiprocessing.SimpleQueue[Any] = multiprocessing.SimpleQueue()
     with closing(channel):
         yield channel.put, channel.get
 
 
 @contextmanager
 def full_queue() -> Iterator[tuple[Put, Get]]:
-    channel: multiprocessing.Queue[Any] = multiprocessing.Queue()
+    with ctrl_c_later():
+        channel: multiprocessing.Queue[Any] = multiprocessing.Queue()
     with closing(channel):
         yield channel.put, channel.get
 
@@ -194,7 +198,8 @@ def between_processes(
     channel: AbstractContextManager[tuple[Put, Get]], n_items: int, batch: int = 1
 ) -> float:
     """Return the seconds that `n_items` items take from one process to another."""
-    answers: multiprocessing.Queue[Any] = multiprocessing.Queue()
+    with ctrl_c_later():
+        answers: multiprocessing.Queue[Any] = multiprocessing.Queue()
     with closing(answers), channel as (put, get), simple_queue() as (start, wait):
         producer = (put, n_items, batch, answers.put, wait)
         consumer = (get, batch, answers.put)

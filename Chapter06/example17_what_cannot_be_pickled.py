@@ -187,6 +187,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -279,7 +281,8 @@ def errors_in_pool(lock: Lock) -> list[str]:
 
 def through_queue(items: Iterable[object]) -> tuple[object, str]:
     """Put `items` into a queue; return the first that arrives, and what is printed."""
-    channel: multiprocessing.Queue[object] = multiprocessing.Queue()
+    with ctrl_c_later():
+        channel: multiprocessing.Queue[object] = multiprocessing.Queue()
     with redirect_stderr(io.StringIO()) as printed:
         with ctrl_c_later():  # in the midst of put() it could leave a lock locked
             for item in items:
@@ -337,7 +340,8 @@ def instead(file: OpenFile, n_lines: int) -> dict[str, tuple[Task, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.parse_args()
-    lock = multiprocessing.Lock()
+    with ctrl_c_later():
+        lock = multiprocessing.Lock()
 
     print("cannot be pickled        the error names  instead, carried out by a worker")
     path = Path(__file__)
@@ -396,7 +400,8 @@ def main() -> None:
     arrived, printed = through_queue([make_generator(), "the next"])
     if arrived != "the next" or "TypeError" not in printed:
         raise SystemExit(f"queue: {arrived} arrived, printed was {printed}")
-    simple: multiprocessing.SimpleQueue[object] = multiprocessing.SimpleQueue()
+    with ctrl_c_later():
+        simple: multiprocessing.SimpleQueue[object] = multiprocessing.SimpleQueue()
     with closing(simple):
         if raised_by(partial(simple.put, make_generator())) != "TypeError":
             raise SystemExit("SimpleQueue.put was to raise")

@@ -102,6 +102,8 @@ def ctrl_c_later() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block.
 
     Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
     """
     came: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -295,8 +297,9 @@ def put_one_item(
 
 def order_of_item_and_sentinel() -> list[int | None]:
     """Return how an item comes out of a queue, and a sentinel that was put after it."""
-    queue: Queue[int | LateItem | None] = multiprocessing.Queue()
-    has_put, may_leave = multiprocessing.Event(), multiprocessing.Event()
+    with ctrl_c_later():
+        queue: Queue[int | LateItem | None] = multiprocessing.Queue()
+        has_put, may_leave = multiprocessing.Event(), multiprocessing.Event()
     producer = multiprocessing.Process(
         target=put_one_item, args=(queue, has_put, may_leave)
     )
