@@ -201,10 +201,9 @@ def main() -> None:
     if came != ["before", "after"] or not complaint.startswith("TypeError"):
         raise SystemExit("the lock was to be lost, with a TypeError in the feeder")
 
-    with ctrl_c_later():
-        queue: Queue[bytes] = multiprocessing.Queue()
     note = Note("old")
     with ctrl_c_later():
+        queue: Queue[bytes] = multiprocessing.Queue()
         put_now(queue, note)
     note.text = "new"
     at_once = get_item(queue).text

@@ -275,8 +275,9 @@ def main() -> None:
         if shared["n"] != total:
             raise SystemExit("updates were lost in spite of the lock")
 
+        local = {"n": 0}
         with ctrl_c_later():
-            local, value = {"n": 0}, multiprocessing.Value("q", 0)
+            value = multiprocessing.Value("q", 0)
         costs = [
             microseconds(lambda: local["n"]),
             microseconds(lambda: value.value),
