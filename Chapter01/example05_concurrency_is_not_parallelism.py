@@ -37,9 +37,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import median
@@ -141,20 +143,46 @@ def trace_threads(task: Callable[[], Trace], n_threads: int) -> list[Trace]:
 
 def trace_processes(task: Callable[[], Trace], n_processes: int) -> list[Trace]:
     """Do `task` in each of `n_processes` processes, all begun before any goes on."""
-    all_begun = multiprocessing.Barrier(n_processes)
-    with ProcessPoolExecutor(n_processes, None, _start_worker, (all_begun,)) as pool:
-        if sys.platform != "win32":  # half started, a pool cannot be ended in order
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
+    with ctrl_c_later():
+        all_begun = multiprocessing.Barrier(n_processes)
+    with ExitStack() as stack:
         try:
-            try:
+            with ctrl_c_later():  # half started, a pool cannot be ended in order
+                pool = stack.enter_context(
+                    ProcessPoolExecutor(n_processes, None, _start_worker, (all_begun,))
+                )
                 traces = pool.map(_begin_together, [task] * n_processes)
-            finally:
-                if sys.platform != "win32":
-                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             return list(traces)
         except BaseException:
             all_begun.abort()
             raise
+
+
+@contextmanager
+def ctrl_c_later() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block.
+
+    Processes that are started in the block leave it to this one (except on Windows).
+    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
+    came before the resource tracker knows of it.
+    """
+    came: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:  # the mask does not cover the threads of, say, numpy
+        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    if sys.platform != "win32":
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+            if came:
+                signal.raise_signal(signal.SIGINT)
 
 
 _all_begun: Barrier  # in a worker process: set once, before its first task
