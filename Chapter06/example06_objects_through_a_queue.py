@@ -105,8 +105,7 @@ def change_after_pickling(queue: "Queue[Any]") -> None:
 
 def lost_in_the_feeder(items: Sequence[object]) -> tuple[list[str], str]:
     """Put `items`, then None; return what came out, and what the feeder has printed."""
-    with ctrl_c_later():
-        queue: Queue[Any] = multiprocessing.Queue()
+    queue: Queue[Any] = multiprocessing.Queue()
     with redirect_stderr(io.StringIO()) as printed:
         for item in [*items, None]:
             queue.put(item)

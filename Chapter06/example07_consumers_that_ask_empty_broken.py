@@ -148,8 +148,7 @@ def two_consumers(tasks: "SimpleQueue[int]") -> Iterator[list[Consumer]]:
 def is_empty_before_the_feeder_writes() -> bool:
     """Tell what `Queue.empty()` says right after put(), with the feeder held up."""
     may_pickle = threading.Event()
-    with ctrl_c_later():
-        queue: Queue[Slow] = multiprocessing.Queue()
+    queue: Queue[Slow] = multiprocessing.Queue()
     try:
         queue.put(Slow(may_pickle.wait))
         return queue.empty()
