@@ -41,6 +41,10 @@ NEEDS_STATUS = 77  # exit status of a script that this interpreter or system can
 OF_SPAWNED = "ignore:Module globals is missing a __spec__:DeprecationWarning"
 STRICTLY = ["-X", "dev", "-W", "error", "-W", OF_SPAWNED]
 
+# In development mode asyncio tells of each step of a task that takes 0.1 s or more. A busy
+# machine makes any step that long; a second is the script's own fault.
+_SLOWED_DOWN = re.compile(r"^Executing <.*> took 0\.\d+ seconds\n", re.MULTILINE)
+
 # What the interpreter writes between the parts of one traceback.
 _CHAINED = (
     "During handling of the above exception, another exception occurred:",
@@ -153,7 +157,7 @@ def run_script(
         if blocks := _abandoned_memory(memory_before):
             complaints.append(f"left in shared memory: {', '.join(blocks)}")
         stdout = _text(out_path)
-        stderr = _text(err_path)
+        stderr = _SLOWED_DOWN.sub("", _text(err_path))
     after = _repository()
     if changed := [
         path for path in before | after if before.get(path) != after.get(path)
