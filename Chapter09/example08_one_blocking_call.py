@@ -203,8 +203,11 @@ def main() -> None:
             raise SystemExit(f"{name} {where}: {pulse.meanwhile} beats meanwhile")
         if not in_thread and pulse.worst < pulse.ended - pulse.began - PERIOD:
             raise SystemExit(f"{name}: the heart was not stopped")
-    before, after = (1000 * seen["a wait", in_thread].worst for in_thread in (False, True))
-    print(f"a wait delays everybody by {before:.1f} ms, in a thread by {after:.1f} ms")
+    before, after = seen["a wait", False].worst, seen["a wait", True].worst
+    print(
+        f"a wait delays everybody by {1000 * before:.1f} ms, "
+        f"in a thread by {1000 * after:.1f} ms"
+    )
     if options.plot is not None:
         plot(seen, options.plot)
 

@@ -16,7 +16,20 @@ skipped to its end, for its rest would be a line of its own.
 Try:  --serve --port 8000
 
 Output:
-    x
+    /nick Ann             * you are Ann
+    others hear           * guest2 is now Ann
+    /nick ann, another    ! ann is taken
+    /nick a b             ! a name has 1 to 20 letters, digits and underscores
+    /dance                ! no such command: /dance
+    bytes FF FE           ! refused: not UTF-8
+    escape sequence       ! refused: control characters
+    2048 times x          ! refused: more than 1024 bytes
+    empty line, /who      * 2 here: Ann, guest1
+    /quit                 * goodbye
+    the end               ''
+    others hear then      * Ann has left
+    reset in mid-line     * guest3 has vanished
+    whoever is at fault is told, and the others hear nothing of it
 """
 
 import argparse

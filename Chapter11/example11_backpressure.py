@@ -20,7 +20,12 @@ The same with a Protocol: example02. A client that must not be waited for: examp
 Try:  --plot buffer.png
 
 Output:
-    x
+    128 chunks of 16,384 bytes, for a peer that does not read
+    without drain      1880.0 KiB wait in the buffer
+    with drain           72.0 KiB at most, then the writer waits
+    drain returns         8.0 KiB are left then, at most
+    connection lost  ConnectionError, out of drain
+    the most in memory: 65536 + 16384 bytes instead of 2097152
 """
 
 import argparse

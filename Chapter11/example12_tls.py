@@ -21,7 +21,17 @@ the open there is Let's Encrypt.
 Try:  --serve --port 8443
 
 Output:
-    x
+    trusts the authority            hello
+    does not                        not trusted: CERTIFICATE_VERIFY_FAILED
+    means another name              another name: CERTIFICATE_VERIFY_FAILED
+    speaks plain text               refused, no answer
+    trusts, once more               hello
+    trusts, but too late            expired: CERTIFICATE_VERIFY_FAILED
+    certificate: of a known client  hello
+    certificate: of a stranger      refused, no answer
+    certificate: none               refused, no answer
+    so let in                       ann@example.org
+    only who can be proven to be meant is talked to
 """
 
 import argparse

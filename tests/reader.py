@@ -41,8 +41,8 @@ NEEDS_STATUS = 77  # exit status of a script that this interpreter or system can
 OF_SPAWNED = "ignore:Module globals is missing a __spec__:DeprecationWarning"
 STRICTLY = ["-X", "dev", "-W", "error", "-W", OF_SPAWNED]
 
-# In development mode asyncio tells of each step of a task that takes 0.1 s or more. A busy
-# machine makes any step that long; a second is the script's own fault.
+# In development mode asyncio tells of each step of a task that takes 0.1 s or more. A
+# busy machine makes any step that long; a second is the script's own fault.
 _SLOWED_DOWN = re.compile(r"^Executing <.*> took 0\.\d+ seconds\n", re.MULTILINE)
 
 # What the interpreter writes between the parts of one traceback.

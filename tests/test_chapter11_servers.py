@@ -27,16 +27,15 @@ from itertools import pairwise
 from types import ModuleType
 from typing import Any, Self, SupportsIndex, TypeVar, cast
 
+import example01_server_that_receives as receiving
+import example02_echo as echoing
+import example03_echo_and_close as closing
+import example07_streams_server_and_client as streams
+import example08_length_prefixed_frames as frames
+import example09_graceful_shutdown as graceful
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from Chapter11 import example01_server_that_receives as receiving
-from Chapter11 import example02_echo as echoing
-from Chapter11 import example03_echo_and_close as closing
-from Chapter11 import example07_streams_server_and_client as streams
-from Chapter11 import example08_length_prefixed_frames as frames
-from Chapter11 import example09_graceful_shutdown as graceful
 
 LIMIT = 10.0  # seconds that a test waits for what must come
 HOST = "127.0.0.1"

@@ -1,0 +1,183 @@
+"""`shield` protects what is awaited, not who awaits it, nor from the end of the loop.
+
+`await asyncio.shield(save())` looks as if it could not be interrupted. It can: a cancel
+makes the await raise at once. What goes on is the task behind it, alone, and nobody
+waits for it any more. If the program ends now, asyncio.run cancels it like any other,
+and the order is half written.
+
+Who shields something must keep it, and wait for it before leaving. `Unfinished` does
+both: `keep` is the shield, and the end of its `async with` block waits for whatever was
+kept and is not finished, for a limited time, and raises what nobody else has got.
+
+Output:
+    shielded, then cancelled: the await is over, 1 of 2 written
+    the loop goes on:         2 of 2 written in the end
+    asyncio.run ends:         1 of 2 written
+    kept, and waited for:     2 of 2 written
+    kept, and failed:         disk full, raised at the end
+    a shield does not wait: keep the task, and wait for it before leaving
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+LIMIT = 5.0  # seconds that what was kept may take after the end of the block
+TIME_LIMIT = 10.0  # seconds
+
+
+class Unfinished:
+    """What must be finished, whoever stops waiting for it: a context manager.
+
+    The end of the block waits for what was kept, up to `limit` seconds, also if it is
+    cancelled meanwhile; what is not finished by then is cancelled. It raises an
+    ExceptionGroup of what failed after its caller had gone, with a TimeoutError for
+    each that was not finished.
+    """
+
+    def __init__(self, limit: float = LIMIT) -> None:
+        self._limit = limit
+        self._kept: set[asyncio.Task[Any]] = set()  # whose outcome nobody has got
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def keep(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await `coroutine`; it goes on even if this is cancelled."""
+        task = asyncio.create_task(coroutine)
+        self._kept.add(task)
+        try:
+            result = await asyncio.shield(task)
+        except Exception:
+            self._kept.discard(task)  # the caller has got it
+            raise
+        self._kept.discard(task)
+        return result
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._kept:
+            return
+        kept = asyncio.create_task(asyncio.wait(self._kept, timeout=self._limit))
+        cancelled: asyncio.CancelledError | None = None
+        while not kept.done():
+            try:
+                await asyncio.wait([kept])  # cancelled, it leaves the task alone
+            except asyncio.CancelledError as error:
+                cancelled = error
+        done, late = kept.result()
+        for task in late:
+            task.cancel()
+        failures = [task.exception() for task in done if not task.cancelled()]
+        errors = [error for error in failures if isinstance(error, Exception)]
+        errors += [TimeoutError(f"not finished: {task.get_coro()}") for task in late]
+        if cancelled is not None:
+            raise cancelled
+        if errors:
+            raise ExceptionGroup("nobody else has got these", errors)
+
+
+class Order:
+    """Is written in two steps, between which it is half written."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def save(self) -> None:
+        self.written = 1
+        self.begun.set()
+        await self.go_on.wait()
+        self.written = 2
+
+
+async def cancel_who_saves(order: Order, saving: Coroutine[Any, Any, None]) -> bool:
+    """Cancel a task that awaits `saving`; tell whether it ended before the order."""
+    task = asyncio.create_task(saving)
+    await order.begun.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    return task.cancelled() and order.written == 1
+
+
+async def shielded(order: Order, leave_at_once: bool) -> tuple[bool, int]:
+    """Let somebody shield the saving, and be cancelled.
+
+    Returns:
+        Whether the await was over before the saving; and what is written when we leave.
+    """
+    over = await cancel_who_saves(order, shield(order))
+    if not leave_at_once:
+        order.go_on.set()
+        while order.written < 2:
+            await asyncio.sleep(0)
+    return over, order.written
+
+
+async def shield(order: Order) -> None:
+    await asyncio.shield(order.save())
+
+
+async def kept(order: Order) -> bool:
+    """The same, but what was shielded is waited for before leaving."""
+    async with Unfinished() as unfinished:
+        over = await cancel_who_saves(order, unfinished.keep(order.save()))
+        order.go_on.set()
+    return over
+
+
+async def kept_and_failed() -> list[str]:
+    """Let what was kept fail, after its caller has gone; return what is raised."""
+    order = Order()
+
+    async def save_and_fail() -> None:
+        await order.save()
+        raise OSError("disk full")
+
+    errors: list[str] = []
+    try:
+        async with Unfinished() as unfinished:
+            await cancel_who_saves(order, unfinished.keep(save_and_fail()))
+            order.go_on.set()
+    except* OSError as group:
+        errors += [str(error) for error in group.exceptions]
+    return errors
+
+
+async def within_limit(part: Coroutine[Any, Any, T]) -> T:
+    async with asyncio.timeout(TIME_LIMIT):
+        return await part
+
+
+def main() -> None:
+    order = Order()
+    over, written = asyncio.run(within_limit(shielded(order, leave_at_once=False)))
+    print(
+        f"shielded, then cancelled: the await is over, {order.written - 1} of 2 written"
+    )
+    print(f"the loop goes on:         {written} of 2 written in the end")
+    if not over or written != 2:
+        raise SystemExit("the await was to end at once, and the saving to go on")
+
+    order = Order()
+    asyncio.run(within_limit(shielded(order, leave_at_once=True)))
+    print(f"asyncio.run ends:         {order.written} of 2 written")
+    if order.written != 1:
+        raise SystemExit("the end of the loop was to cancel the saving")
+
+    order = Order()
+    over = asyncio.run(within_limit(kept(order)))
+    print(f"kept, and waited for:     {order.written} of 2 written")
+    if not over or order.written != 2:
+        raise SystemExit("what was kept was to be finished")
+    errors = asyncio.run(within_limit(kept_and_failed()))
+    print(f"kept, and failed:         {', '.join(errors)}, raised at the end")
+    if errors != ["disk full"]:
+        raise SystemExit("the failure was to be raised")
+    print("a shield does not wait: keep the task, and wait for it before leaving")
+
+
+if __name__ == "__main__":
+    main()
