@@ -153,12 +153,12 @@ async def next_line(reader: asyncio.StreamReader) -> bytes:
         except asyncio.LimitOverrunError as error:
             await reader.readexactly(error.consumed)  # is there, and thrown away
             too_long = True
+            continue
         except asyncio.IncompleteReadError as error:
-            return error.partial
-        else:
-            if too_long:
-                raise ValueError(f"more than {LINE_LIMIT} bytes")
-            return line
+            line = error.partial  # the last may lack its end
+        if too_long:
+            raise ValueError(f"more than {LINE_LIMIT} bytes")
+        return line
 
 
 async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -283,6 +283,7 @@ class ChatServer:
                 return
             outbox.put("* goodbye")
             outbox.flush()
+            self.room.leave(member)  # nothing can be written after hanging up
             await hang_up(reader, writer)
         except OSError:  # among them TimeoutError
             why = "has vanished"

@@ -74,11 +74,10 @@ async def chat(
                     heard[sender[:-1]].append(int(number_))
                     worst = max(worst, now - float(sent))
                     missing -= 1
+                    if not missing:  # one too many comes before the answer to this
+                        client.writer.write(b"/who\n")
                 elif line.startswith(last):
                     rest = line
-            if not missing:  # one too many would come before the answer to this
-                missing = -1
-                client.writer.write(b"/who\n")
         await all_here.wait()  # nobody leaves before
     return Heard(client.name, heard, worst)
 

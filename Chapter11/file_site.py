@@ -106,6 +106,8 @@ class _Handlers:
             self.changed.clear()  # who waits has been woken all the same
         try:
             return await handler(request)
+        except ConnectionError:  # the client has gone, which is not worth a word
+            return aiohttp.web.Response()
         finally:
             self.counts.in_progress -= 1
 
