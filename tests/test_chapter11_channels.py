@@ -1,0 +1,74 @@
+"""Chapter 11: child processes and pipes, as a reader would copy them."""
+
+import asyncio
+import os
+import sys
+
+import example16_subprocess_pipes as pipes
+import pytest
+
+LIMIT = 10.0  # seconds that nothing here comes near to
+
+
+def python(code: str) -> list[str]:
+    return [*pipes.PYTHON, code]
+
+
+def test_a_child_gets_its_input_and_gives_its_output() -> None:
+    code = "import sys; sys.stderr.write('err'); print(sys.stdin.read()); sys.exit(3)"
+    done = asyncio.run(pipes.run(python(code), b"hello", timeout=LIMIT))
+    assert (done.status, done.out.split(), done.err) == (3, [b"hello"], b"err")
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 1_000_000])
+def test_no_size_is_too_large_for_the_pipes(size: int) -> None:
+    done = asyncio.run(pipes.run(python(pipes.CAT), size * b"x", timeout=LIMIT))
+    assert (done.status, len(done.out)) == (0, size)
+
+
+def test_a_child_that_does_not_read_its_input_is_no_error() -> None:
+    done = asyncio.run(pipes.run(python("pass"), 1_000_000 * b"x", timeout=LIMIT))
+    assert done.status == 0
+
+
+def test_a_late_child_is_ended_and_reaped() -> None:
+    async def main() -> None:
+        code = "import time; time.sleep(60)"
+        with pytest.raises(TimeoutError):
+            await pipes.run(python(code), timeout=0.05)
+
+    asyncio.run(main())
+    if hasattr(os, "waitpid"):
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_child_does_not_outlive_a_cancelled_block() -> None:
+    async def main() -> int | None:
+        started: asyncio.Future[asyncio.subprocess.Process]
+        started = asyncio.get_running_loop().create_future()
+
+        async def work() -> None:
+            async with pipes.child(*python("import time; time.sleep(60)")) as process:
+                started.set_result(process)
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(work())
+        process = await started
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([task])
+        assert task.cancelled()
+        return process.returncode
+
+    assert asyncio.run(main()) is not None
+
+
+def test_what_cannot_be_started_is_an_os_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(pipes.run([sys.executable + "-none"], timeout=LIMIT))
+
+
+def test_a_dialogue_is_line_for_line() -> None:
+    assert asyncio.run(pipes.dialogue([1, -2, 3])) == [2, -4, 6]
