@@ -704,7 +704,7 @@ def test_who_sends_much_lets_others_have_a_turn() -> None:
             while len(turns) < 100:
                 await asyncio.sleep(0)
                 turn += 1
-        # Two in one turn if the rest of what was sent comes in between, never a hundred.
+        # Two in one turn if bytes come in the midst of that, never a hundred.
         assert max(map(turns.count, turns)) <= 2
 
     run(scenario())
