@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from typing import Any
 
 import example16_subprocess_pipes as pipes
 import pytest
@@ -31,16 +32,25 @@ def test_a_child_that_does_not_read_its_input_is_no_error() -> None:
     assert done.status == 0
 
 
-def test_a_late_child_is_ended_and_reaped() -> None:
+def test_a_late_child_is_ended_and_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[asyncio.subprocess.Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def noted(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(await start(*command, **options))
+        return started[-1]
+
     async def main() -> None:
-        code = "import time; time.sleep(60)"
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", noted)
         with pytest.raises(TimeoutError):
-            await pipes.run(python(code), timeout=0.05)
+            await pipes.run(python("import time; time.sleep(60)"), timeout=0.05)
 
     asyncio.run(main())
-    if hasattr(os, "waitpid"):
+    (process,) = started
+    assert process.returncode is not None
+    if hasattr(os, "WNOHANG"):
         with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
+            os.waitpid(process.pid, os.WNOHANG)
 
 
 def test_a_child_does_not_outlive_a_cancelled_block() -> None:
