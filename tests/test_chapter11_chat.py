@@ -2,15 +2,12 @@
 
 import asyncio
 import gc
-import os
-import re
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import pairwise
 from types import ModuleType
 from typing import Any, TypeVar
@@ -22,36 +19,22 @@ import example17_two_hundred_chat_clients as many
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-LIMIT = 10.0  # seconds that a test waits for what must come
-HOST = "127.0.0.1"
+from serving import (
+    HOST,
+    LIMIT,
+    all_of,
+    ends_in_order,
+    needs_posix_signals,
+    refuses_bad_ports,
+    run,
+    served,
+    until,
+)
 
 T = TypeVar("T")
 
-needs_posix_signals = pytest.mark.skipif(
-    os.name != "posix", reason="needs POSIX signals"
-)
-
 few_examples = settings(max_examples=30)  # of those that start an event loop each
 in_both_modes = pytest.mark.parametrize("debug", [False, True])
-
-
-def run(work: Coroutine[Any, Any, T], *, debug: bool = False) -> T:
-    """Run `work`, LIMIT at most; nothing that it started may be left."""
-
-    async def limited() -> T:
-        async with asyncio.timeout(LIMIT):
-            result = await work
-        await asyncio.sleep(0)  # for callbacks of tasks that have just ended
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return result
-
-    return asyncio.run(limited(), debug=debug)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():
-        await asyncio.sleep(0)
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -100,52 +83,6 @@ def reset(sock: socket.socket) -> None:
 
 
 # -- scripts that serve
-
-SERVERS = [chat, tls]
-every_server = pytest.mark.parametrize(
-    "module", SERVERS, ids=lambda module: module.__name__
-)
-
-
-@contextmanager
-def served(module: ModuleType) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """Start a script with --serve; give it and its port; kill it if it still runs."""
-    assert module.__file__ is not None
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    strictly = [sys.executable, "-X", "dev", "-W", "error"]
-    with subprocess.Popen(
-        [*strictly, module.__file__, "--serve", "--port", "0"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
-    ) as process:
-        try:
-            assert process.stdout is not None
-            announced = process.stdout.readline().decode()
-            line = r"serving on 127\.0\.0\.1 port (\d+) until Ctrl-C\r?\n"
-            match = re.fullmatch(line, announced)
-            assert match is not None, announced
-            yield process, int(match[1])
-        finally:
-            process.kill()
-
-
-def ends_in_order(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for the end after Ctrl-C; there may be nothing to complain about."""
-    out, err = process.communicate(timeout=LIMIT)
-    # A busy machine makes steps long, which asyncio's debug mode tells.
-    err = re.sub(rb"Executing <.+> took \d+\.\d+ seconds\r?\n", b"", err)
-    assert (process.returncode, out, err) == (0, b"", b"")
-
-
-def all_of(connection: socket.socket) -> bytes:
-    """Return what comes to the other side's end, or to its reset."""
-    received = b""
-    with suppress(ConnectionError):
-        while portion := connection.recv(65_536):
-            received += portion
-    return received
 
 
 class Nc:
@@ -213,24 +150,15 @@ def test_served_tls_is_quiet_about_failed_handshakes() -> None:
         ends_in_order(process)
 
 
-@every_server
-def test_port_that_is_taken_is_named(
-    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("module", [chat, tls], ids=["chat", "tls"])
+def test_bad_port(
+    module: ModuleType,
+    complaint: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if module is tls:
         pytest.importorskip("trustme")
-    with socket.create_server((HOST, 0)) as taken:
-        port = str(taken.getsockname()[1])
-        monkeypatch.setattr(sys, "argv", ["script", "--serve", "--port", port])
-        with pytest.raises(SystemExit, match=rf"\Aport {port}: .+\Z"):
-            module.main()
-
-
-@every_server
-def test_bad_port(module: ModuleType, complaint: Callable[..., str]) -> None:
-    assert "65536" in complaint(module, "--serve", "--port", "65536")
-    assert "-1" in complaint(module, "--serve", "--port=-1")
-    assert "--port goes with --serve" in complaint(module, "--port", "8000")
+    refuses_bad_ports(module, complaint, monkeypatch)
 
 
 def test_bad_arguments(complaint: Callable[..., str]) -> None:

@@ -1,25 +1,19 @@
 """Chapter 11, servers: the parts a reader would copy."""
 
 import asyncio
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
     Iterable,
-    Iterator,
 )
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
-    contextmanager,
     suppress,
 )
 from functools import partial
@@ -36,35 +30,21 @@ import example09_graceful_shutdown as graceful
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-LIMIT = 10.0  # seconds that a test waits for what must come
-HOST = "127.0.0.1"
+from serving import (
+    HOST,
+    LIMIT,
+    all_of,
+    ends_in_order,
+    needs_posix_signals,
+    refuses_bad_ports,
+    run,
+    served,
+    until,
+)
 
 T = TypeVar("T")
 
-needs_posix_signals = pytest.mark.skipif(
-    os.name != "posix", reason="needs POSIX signals"
-)
-
 few_examples = settings(max_examples=30)  # of those that start an event loop each
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`, LIMIT at most; nothing that it started may be left."""
-
-    async def limited() -> T:
-        async with asyncio.timeout(LIMIT):
-            result = await work
-        await asyncio.sleep(0)  # for callbacks of tasks that have just ended
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return result
-
-    return asyncio.run(limited())
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():
-        await asyncio.sleep(0)
 
 
 @st.composite
@@ -136,44 +116,6 @@ class CountingBytes(bytearray):
 
 # -- every script that serves
 
-SERVERS = [receiving, echoing, closing, streams, graceful]
-every_server = pytest.mark.parametrize(
-    "module", SERVERS, ids=lambda module: module.__name__.rpartition(".")[2]
-)
-
-
-@contextmanager
-def served(module: ModuleType) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """Start a script with --serve; give it and its port; kill it if it still runs."""
-    assert module.__file__ is not None
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    strictly = [sys.executable, "-X", "dev", "-W", "error"]
-    with subprocess.Popen(
-        [*strictly, module.__file__, "--serve", "--port", "0"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
-    ) as process:
-        try:
-            assert process.stdout is not None
-            announced = process.stdout.readline().decode()
-            line = r"serving on 127\.0\.0\.1 port (\d+) until Ctrl-C\r?\n"
-            match = re.fullmatch(line, announced)
-            assert match is not None, announced
-            yield process, int(match[1])
-        finally:
-            process.kill()
-
-
-def all_of(connection: socket.socket) -> bytes:
-    """Return what comes to the other side's end, or to its reset."""
-    received = b""
-    with suppress(ConnectionError):
-        while portion := connection.recv(65_536):
-            received += portion
-    return received
-
 
 @needs_posix_signals
 @pytest.mark.parametrize(
@@ -211,26 +153,20 @@ def test_served_script_answers_nc_and_ends_at_ctrl_c(
         nc.close()
         assert all_of(idle) == goodbye
         idle.close()
-        out, err = process.communicate(timeout=LIMIT)
-        assert (process.returncode, out, err) == (0, b"", b"")
+        ends_in_order(process)
 
 
-@every_server
-def test_port_that_is_taken_is_named(
-    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "module",
+    [receiving, echoing, closing, streams, graceful],
+    ids=lambda module: module.__name__,
+)
+def test_bad_port(
+    module: ModuleType,
+    complaint: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with socket.create_server((HOST, 0)) as taken:
-        port = str(taken.getsockname()[1])
-        monkeypatch.setattr(sys, "argv", ["script", "--serve", "--port", port])
-        with pytest.raises(SystemExit, match=rf"\Aport {port}: .+\Z"):
-            module.main()
-
-
-@every_server
-def test_bad_arguments(module: ModuleType, complaint: Callable[..., str]) -> None:
-    assert "65536" in complaint(module, "--serve", "--port", "65536")
-    assert "-1" in complaint(module, "--serve", "--port=-1")
-    assert "--port goes with --serve" in complaint(module, "--port", "8000")
+    refuses_bad_ports(module, complaint, monkeypatch)
 
 
 # -- example01
@@ -1220,8 +1156,7 @@ def test_served_script_lets_a_message_end(number: signal.Signals) -> None:
         assert all_of(telnet) == b"TWO\r\ngoodbye\n"
         telnet.close()
         idle.close()
-        out, err = process.communicate(timeout=LIMIT)
-        assert (process.returncode, out, err) == (0, b"", b"")
+        ends_in_order(process)
 
 
 @needs_posix_signals
