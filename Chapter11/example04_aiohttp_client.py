@@ -121,6 +121,8 @@ def reason(error: Exception, timeout: aiohttp.ClientTimeout = DEFAULT) -> str:
             return f"not JSON but {kind or 'of no type'}"
         case aiohttp.TooManyRedirects():
             return "redirected without end"
+        case aiohttp.ClientResponseError() if error.__cause__ is not None:
+            return "no answer in HTTP"  # that its parser would take
         case aiohttp.ClientResponseError():
             return f"status {error.status}, {error.message}"
         case aiohttp.ClientPayloadError():

@@ -181,11 +181,11 @@ def file_in(folder: Path, name: str) -> Path:
     # A dot at the end vanishes on Windows; there, con and its like are devices.
     reserved = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
     if (
-        not re.fullmatch(r'[^\x00-\x1f/\\:*?"<>|]+', name)
+        not re.fullmatch(r'[^\x00-\x1f/\\:*?"<>|\ud800-\udfff]+', name)
         or name.startswith((".", " "))
         or name.endswith((".", " "))
         or re.fullmatch(reserved, name)
-        or len(name.encode("utf-8", "surrogatepass")) > 255
+        or len(name.encode()) > 255
     ):
         raise DownloadError(f"{name!r}: not the name of a file")
     return folder / name

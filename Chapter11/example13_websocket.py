@@ -106,7 +106,10 @@ class Hub:
 def from_elsewhere(request: aiohttp.web.Request) -> bool:
     """Tell whether a page of another site asks, with this visitor's cookies."""
     origin = request.headers.get("Origin")  # which only browsers send
-    return origin is not None and urlsplit(origin).netloc != request.host
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.host
+    except ValueError:  # "http://[", say
+        return True
 
 
 class Sockets:

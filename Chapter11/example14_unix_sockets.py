@@ -154,7 +154,7 @@ class Echo:
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, ValueError):  # a line of more than 64 KiB
             while line := await reader.readline():
                 writer.write(line)
                 await writer.drain()
@@ -163,9 +163,7 @@ class Echo:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for _turn in range(
-            3
-        ):  # turns of the loop, after which who was accepted is here
+        for _turn in range(3):  # by then who was accepted is here
             await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
@@ -180,18 +178,18 @@ async def listening(path: Path) -> AsyncIterator[Echo]:
     Raises:
         OSError: as `bind_unix`.
     """
-    listener = bind_unix(path)
-    ours = path.lstat()
-    async with Echo() as echo:
-        server = await asyncio.start_unix_server(echo.connected, sock=listener)
-        try:
-            yield echo
-        finally:
-            server.close()
-            # From 3.13 on asyncio has done so. It may be another server's by now.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(path.lstat(), ours):
-                    path.unlink()
+    with bind_unix(path) as listener:
+        ours = path.lstat()
+        async with Echo() as echo:
+            server = await asyncio.start_unix_server(echo.connected, sock=listener)
+            try:
+                yield echo
+            finally:
+                server.close()
+                # From 3.13 on asyncio has done so. It may be another server's by now.
+                with folder_locked(path.parent), suppress(FileNotFoundError):
+                    if os.path.samestat(path.lstat(), ours):
+                        path.unlink()
 
 
 async def ask(path: Path, line: bytes) -> bytes:

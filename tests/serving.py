@@ -70,7 +70,7 @@ def ends_in_order(process: "subprocess.Popen[bytes]") -> None:
     out, err = process.communicate(timeout=LIMIT)
     # A busy machine makes steps long, which asyncio's debug mode tells.
     err = re.sub(rb"Executing <.+> took \d+\.\d+ seconds\r?\n", b"", err)
-    assert (process.returncode, out, err) == (0, b"", b"")
+    assert (process.returncode, out, err.decode()) == (0, b"", "")
 
 
 def all_of(connection: socket.socket) -> bytes:
