@@ -145,14 +145,17 @@ async def listening(
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        # Who is accepted in this turn of the loop is attached to the server in the
-        # next, which fails if that is closed by then, and connected in one more. A
-        # timer runs after the accepting of its turn, and we go on in the turn after.
-        await asyncio.sleep(0.001)
-        server.close()
-        await asyncio.sleep(0.001)
-        for receiver in connections:
-            receiver.transport.abort()
+        try:
+            # Who is accepted in this turn of the loop is attached to the server in the
+            # next, which fails if that is closed by then, and connected in one more. A
+            # timer runs after the accepting of its turn, and we go on a turn later.
+            await asyncio.sleep(0.001)
+            server.close()
+            await asyncio.sleep(0.001)
+        finally:  # after another cancel, too
+            server.close()
+            for receiver in connections:
+                receiver.transport.abort()
         # Not server.wait_closed(): before Python 3.12 it does not wait.
         if connections:
             await asyncio.wait([receiver.lost for receiver in connections])

@@ -93,18 +93,21 @@ async def listening(
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        # Who is accepted in this turn of the loop is attached to the server in the
-        # next, which fails if that is closed by then, and connected in one more. A
-        # timer runs after the accepting of its turn, and we go on in the turn after.
-        await asyncio.sleep(0.001)
-        server.close()
-        await asyncio.sleep(0.001)
-        for echo in connections:
-            echo.transport.close()
-        if connections:
-            await asyncio.wait([e.lost for e in connections], timeout=FLUSH_LIMIT)
-        for echo in connections:
-            echo.transport.abort()
+        try:
+            # Who is accepted in this turn of the loop is attached to the server in the
+            # next, which fails if that is closed by then, and connected in one more. A
+            # timer runs after the accepting of its turn, and we go on a turn later.
+            await asyncio.sleep(0.001)
+            server.close()
+            await asyncio.sleep(0.001)
+            for echo in connections:
+                echo.transport.close()
+            if connections:
+                await asyncio.wait([e.lost for e in connections], timeout=FLUSH_LIMIT)
+        finally:  # after another cancel, too
+            server.close()
+            for echo in connections:
+                echo.transport.abort()
         if connections:
             await asyncio.wait([echo.lost for echo in connections])
 

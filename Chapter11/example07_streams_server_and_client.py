@@ -130,14 +130,17 @@ async def listening(
     finally:
         # Neither serve_forever() nor wait_closed(): before Python 3.12 they do not wait
         # for clients, and from then on for some that nobody has told to go.
-        # Who is accepted in this turn of the loop is attached to the server in the
-        # next, which fails if that is closed by then, and connected in one more. A
-        # timer runs after the accepting of its turn, and we go on in the turn after.
-        await asyncio.sleep(0.001)
-        server.close()
-        await asyncio.sleep(0.001)
-        for task in conversations:
-            task.cancel()
+        try:
+            # Who is accepted in this turn of the loop is attached to the server in the
+            # next, which fails if that is closed by then, and connected in one more. A
+            # timer runs after the accepting of its turn, and we go on a turn later.
+            await asyncio.sleep(0.001)
+            server.close()
+            await asyncio.sleep(0.001)
+        finally:  # after another cancel, too
+            server.close()
+            for task in conversations:
+                task.cancel()
         if conversations:
             await asyncio.wait(conversations)
 

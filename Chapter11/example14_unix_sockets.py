@@ -185,11 +185,15 @@ async def listening(path: Path) -> AsyncIterator[Echo]:
             try:
                 yield echo
             finally:
-                server.close()
-                # From 3.13 on asyncio has done so. It may be another server's by now.
-                with folder_locked(path.parent), suppress(FileNotFoundError):
-                    if os.path.samestat(path.lstat(), ours):
-                        path.unlink()
+                try:
+                    # Who is being accepted is connected before the timer rings.
+                    await asyncio.sleep(0.001)
+                finally:
+                    server.close()
+                    # From 3.13 on asyncio has done so. It may be another's by now.
+                    with folder_locked(path.parent), suppress(FileNotFoundError):
+                        if os.path.samestat(path.lstat(), ours):
+                            path.unlink()
 
 
 async def ask(path: Path, line: bytes) -> bytes:

@@ -279,8 +279,7 @@ async def graceful_port(server: graceful.GracefulServer) -> AsyncIterator[int]:
         yield server.port
 
 
-@pytest.mark.parametrize("turns", range(5))
-@pytest.mark.parametrize(
+every_listening = pytest.mark.parametrize(
     "listening",
     [
         lambda: receiving.listening(partial(receiving.LineReceiver, on_line=print)),
@@ -291,6 +290,10 @@ async def graceful_port(server: graceful.GracefulServer) -> AsyncIterator[int]:
     ],
     ids=["receives", "echo", "echo and close", "streams", "graceful"],
 )
+
+
+@every_listening
+@pytest.mark.parametrize("turns", range(5))
 def test_end_of_the_server_ends_clients_and_gives_the_port_back(
     listening: Callable[[], AbstractAsyncContextManager[int]], turns: int
 ) -> None:
@@ -304,6 +307,37 @@ def test_end_of_the_server_ends_clients_and_gives_the_port_back(
                     await asyncio.sleep(0)
             assert all_of(new) in {b"", b"goodbye\n"}
         assert await reader.read() in {b"", b"goodbye\n"}
+        writer.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(HOST, port)
+
+    run(scenario())
+
+
+@every_listening
+@pytest.mark.parametrize("turns", range(5))
+def test_second_cancel_hangs_up_all_the_same(
+    listening: Callable[[], AbstractAsyncContextManager[int]], turns: int
+) -> None:
+    async def serve(ready: "asyncio.Future[int]") -> None:
+        async with listening() as port:
+            ready.set_result(port)
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(serve(ready))
+        port = await ready
+        reader, writer = await asyncio.open_connection(HOST, port)
+        await asyncio.sleep(0.01)  # it is being served
+        for _ in range(2):
+            serving.cancel()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        await asyncio.wait([serving])
+        assert serving.cancelled()
+        with suppress(ConnectionError):
+            assert await reader.read() in {b"", b"goodbye\n"}
         writer.close()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(HOST, port)
