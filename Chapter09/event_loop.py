@@ -7,10 +7,11 @@ coroutines that await one another, to the `Task` that runs them; the task asks t
 future to call it back, and returns to the loop. To cancel a task means to cancel the
 future that it waits for, so that the exception comes out of the task's `await`.
 
-Names and order of events are asyncio's. Left out are threads, signals, debug mode and
-context variables; and only one task at a time may wait for a socket. In exchange, this
-loop knows when it waits in vain: if nothing is ready, no timer runs and no socket is
-waited for, nothing can ever happen again. It says so, where asyncio hangs.
+Names and order of events are asyncio's. Left out are threads, debug mode and context
+variables; only one task at a time may wait for a socket; and nobody is told of the
+exception of a task that nobody awaits. In exchange, this loop knows when it waits in
+vain: if nothing is ready, no timer runs and no socket is waited for, nothing can ever
+happen again. It says so, where asyncio hangs.
 
 Sources: PEP 492 (await), PEP 3156 (asyncio), CPython's `Lib/asyncio`.
 
@@ -28,11 +29,13 @@ import asyncio
 import heapq
 import os
 import selectors
+import signal
 import socket
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any, Generic, TypeVar, cast
@@ -40,6 +43,7 @@ from typing import Any, Generic, TypeVar, cast
 T = TypeVar("T")
 
 LONG = 60.0  # seconds that nobody waits
+LONGEST_WAIT = 86_400.0  # seconds; systems have a limit of their own
 
 
 class CancelledError(BaseException):
@@ -106,6 +110,7 @@ class Task(Future[T]):
         self._coroutine = coroutine
         self._waits_for: Future[Any] | None = None  # or, running, has waited for
         self._to_be_cancelled = False
+        self._asking = False
         loop.call_soon(self._step)
 
     def cancel(self) -> bool:
@@ -116,10 +121,17 @@ class Task(Future[T]):
         """
         if self._done:
             return False
-        waits_for, self._waits_for = self._waits_for, None  # no circle goes on for ever
-        if waits_for is None or not waits_for.cancel():
+        if self._asking:  # a circle: none of it would ever take a step
+            assert self._waits_for is not None
+            self._waits_for.when_done.remove(self._step)
+            self._waits_for = None
+            self._to_be_cancelled = True
+            self._loop.call_soon(self._step)
+            return True
+        self._asking = True
+        if self._waits_for is None or not self._waits_for.cancel():
             self._to_be_cancelled = True  # at its next step, which is about to come
-        self._waits_for = waits_for
+        self._asking = False
         return True
 
     def _step(self, _: Future[Any] | None = None) -> None:
@@ -149,6 +161,23 @@ class Task(Future[T]):
                 self._to_be_cancelled = not waits_for.cancel()
 
 
+@contextmanager
+def handling_ctrl_c(handler: Callable[..., object]) -> Iterator[None]:
+    """Call `handler` at Ctrl-C, where Python would raise KeyboardInterrupt."""
+    before = signal.getsignal(signal.SIGINT)
+    if (
+        before is not signal.default_int_handler
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Loop:
     """Runs tasks in turn, in one thread: each until it has to wait."""
 
@@ -157,6 +186,7 @@ class Loop:
         # A heap, the earliest first. The number keeps those of equal time in order.
         self._timers: list[tuple[float, int, Future[None]]] = []
         self._numbers = count()
+        self._waiting = self._interrupted = False
         self._selector = selectors.DefaultSelector()
         self._tasks: set[Task[Any]] = set()  # those that have not ended
 
@@ -169,7 +199,7 @@ class Loop:
             RuntimeError: it waits for what can never happen.
         """
         main = self.create_task(coroutine)
-        with self._selector:
+        with self._selector, handling_ctrl_c(self._interrupt):
             try:
                 while not main.done():
                     self._run_once()
@@ -185,19 +215,37 @@ class Loop:
         while self._timers and self._timers[0][2].done():
             heapq.heappop(self._timers)  # cancelled
         due = self._timers[0][0] - time.monotonic() if self._timers else None
-        timeout = 0 if self._ready else due  # None: until a socket is usable
-        if self._selector.get_map():
-            for key, _ in self._selector.select(timeout):
-                self.call_soon(self._wake, key.data)
-        elif timeout is None:
-            raise RuntimeError("all wait, and nothing is left to happen")
-        else:
-            time.sleep(max(0, timeout))  # Windows cannot select from nothing
+        for future in self._wait(0 if self._ready else due):
+            self.call_soon(self._wake, future)
         while self._timers and self._timers[0][0] <= time.monotonic():
             self.call_soon(self._wake, heapq.heappop(self._timers)[2])
         for _ in range(len(self._ready)):  # what these add is for the next round
             function, arguments = self._ready.popleft()
             function(*arguments)
+
+    def _wait(self, timeout: float | None) -> list[Future[None]]:
+        """Wait until a socket is usable, or for `timeout`; return who waits for it."""
+        try:
+            self._waiting = True
+            if self._interrupted:
+                raise KeyboardInterrupt
+            if timeout is not None:
+                timeout = min(max(0, timeout), LONGEST_WAIT)
+            if self._selector.get_map():
+                return [key.data for key, _ in self._selector.select(timeout)]
+            if timeout is None:
+                raise RuntimeError("all wait, and nothing is left to happen")
+            time.sleep(timeout)  # Windows cannot select from nothing
+            return []
+        finally:
+            self._interrupted = self._waiting = False
+
+    def _interrupt(self, *_: object) -> None:
+        # Ctrl-C comes out of the waiting. Raised in a callback, or between two, it
+        # would lose the steps of tasks. A second one does not wait.
+        if self._waiting or self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
 
     def _wake(self, future: Future[None]) -> None:
         if not future.done():  # cancelled since

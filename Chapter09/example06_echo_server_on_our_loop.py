@@ -151,7 +151,28 @@ async def exchange(
         loop.create_task(ask(loop, server.address, messages, arrive))
         for messages in sent
     ]
-    answers = [await client for client in clients]
+
+    def ended(task: Task[Any]) -> None:
+        try:
+            task.result()
+        except CancelledError:
+            pass
+        except Exception as error:
+            if not failed:
+                failed.append(error)
+            for other in tasks:  # who would wait for it in vain
+                other.cancel()
+
+    failed: list[Exception] = []
+    tasks: list[Task[Any]] = [serving, rude, *clients]
+    for task in tasks:
+        task.when_done.append(ended)
+    try:
+        answers = [await client for client in clients]
+    except CancelledError:
+        if failed:
+            raise failed[0] from None
+        raise
     await rude
     serving.cancel()
     with suppress(CancelledError):  # that was asked for

@@ -75,13 +75,15 @@ async def converse(
                 writer.write(await answer(line) + b"\n")
             except ValueError as error:
                 writer.write(f"error: {error}\n".encode())
+            except Exception:
+                LOG.exception("conversation with %s", writer.get_extra_info("peername"))
+                break
             async with asyncio.timeout(patience):
                 await writer.drain()
+            await asyncio.sleep(0)  # who sends much lets others have a turn
         await hang_up(reader, writer)
-    except (ConnectionError, TimeoutError):
+    except OSError:
         pass  # it has vanished, or does not read
-    except Exception:
-        LOG.exception("conversation with %s", writer.get_extra_info("peername"))
 
 
 async def hang_up(

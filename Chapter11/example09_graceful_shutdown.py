@@ -139,23 +139,22 @@ class GracefulServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         # Silent for too long, gone, gone in mid-message, line too long: no more to say.
-        with suppress(
-            TimeoutError,
-            ConnectionError,
-            asyncio.IncompleteReadError,
-            asyncio.LimitOverrunError,
-        ):
+        with suppress(OSError, asyncio.IncompleteReadError):
             while line := await self._first_byte(reader):
-                async with asyncio.timeout(self._patience):
-                    if line != b"\n":
-                        line += await reader.readuntil(b"\n")
+                try:
+                    async with asyncio.timeout(self._patience):
+                        if line != b"\n":
+                            line += await reader.readuntil(b"\n")
+                except asyncio.LimitOverrunError:
+                    break
                 try:
                     writer.write(await self._answer(line))
                 except Exception:
                     LOG.exception("no answer to %r", line)
-                    return
+                    break
                 async with asyncio.timeout(self._patience):
                     await writer.drain()
+                await asyncio.sleep(0)  # who sends much lets others have a turn
             if line is None:
                 writer.write(b"goodbye\n")
             # Closed with unread bytes, the connection would be reset, and the reset

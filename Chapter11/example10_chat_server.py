@@ -91,6 +91,11 @@ class Room:
             if member is not but:
                 member.hear(line)
 
+    def close(self, line: str) -> None:
+        """Let all hear `line`, and let them out: nobody hears who leaves."""
+        self.tell(line)
+        self._members.clear()
+
     def take(self, member: Member, line: str) -> bool:
         """Pass on what a member says, or do what it asks for; False: it wants to go."""
         command, _, argument = line.partition(" ")
@@ -219,6 +224,8 @@ class ChatServer:
         self.room = Room()
         self._buffer_limit = buffer_limit
         self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._talking: set[asyncio.Timeout] = set()  # until the server ends
+        self._stopping = False
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
@@ -233,10 +240,11 @@ class ChatServer:
             # Who is being accepted in this turn is connected before the timer rings.
             await asyncio.sleep(0.001)
             self._server.close()
-            self.room.tell("* the server is going down")
+            self._stopping = True
+            self.room.close("* the server is going down")
             await asyncio.sleep(0.001)  # outboxes are flushed
-            for writer in self._clients.values():
-                writer.close()  # when all is written
+            for talking in self._talking:
+                talking.reschedule(asyncio.get_running_loop().time())
             if self._clients:
                 await asyncio.wait(self._clients, timeout=GRACE)
         finally:
@@ -268,27 +276,43 @@ class ChatServer:
         outbox = Outbox(writer.transport, self._buffer_limit)
         member = self.room.join(outbox.put)
         why = "has left"
+        talking = asyncio.timeout(None)
+        self._talking.add(talking)
         try:
-            while True:
-                try:
-                    line = await next_line(reader)
-                    if not line or not self.room.take(member, text_of(line)):
-                        break
-                except ValueError as error:
-                    outbox.put(f"! refused: {error}")
-                await asyncio.sleep(0)  # who sends much lets others have a turn
+            try:
+                async with talking:
+                    await self._take_lines(reader, member, outbox)
+            except TimeoutError:
+                if not talking.expired():  # but the system gave up an idle connection
+                    raise
             if outbox.overrun:
                 why = "does not read, and was cut off"
                 self.overruns.append(outbox.overrun)
                 return
-            outbox.put("* goodbye")
+            if not self._stopping:
+                outbox.put("* goodbye")
             outbox.flush()
             self.room.leave(member)  # nothing can be written after hanging up
             await hang_up(reader, writer)
         except OSError:  # among them TimeoutError
             why = "has vanished"
         finally:
+            self._talking.discard(talking)
             self.room.leave(member, why)
+
+    async def _take_lines(
+        self, reader: asyncio.StreamReader, member: Member, outbox: Outbox
+    ) -> None:
+        while not self._stopping:
+            try:
+                line = await next_line(reader)
+                if self._stopping or not line:
+                    return
+                if not self.room.take(member, text_of(line)):
+                    return
+            except ValueError as error:
+                outbox.put(f"! refused: {error}")
+            await asyncio.sleep(0)  # who sends much lets others have a turn
 
 
 class Client:

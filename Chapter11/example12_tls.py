@@ -148,6 +148,9 @@ class EchoServer:
             writer.transport.abort()  # does nothing to one that is closed
             self._conversations.discard(task)
 
+        if not self._server.is_serving():  # its handshake took longer than the block
+            writer.transport.abort()
+            return
         task = asyncio.create_task(self._echo(reader, writer))
         self._conversations.add(task)
         task.add_done_callback(ended)
@@ -157,10 +160,12 @@ class EchoServer:
     ) -> None:
         self.clients.append(name_on(writer.get_extra_info("peercert")))
         # Gone, or a line too long: nothing more to say.
-        with suppress(OSError, ValueError):
-            while line := await reader.readline():
-                writer.write(line)
-                await writer.drain()
+        with suppress(OSError):
+            with suppress(ValueError):
+                while line := await reader.readline():
+                    writer.write(line)
+                    await writer.drain()
+                    await asyncio.sleep(0)  # who sends much lets others have a turn
             writer.close()
             await writer.wait_closed()
 

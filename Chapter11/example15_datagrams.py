@@ -108,7 +108,7 @@ class Sender:
         """
         due = []
         for number, (times, when) in self._waiting.items():
-            if now - when >= self._overdue:
+            if now >= when + self._overdue:  # as in wait(): no rounding apart
                 if times == self._attempts:
                     raise ConnectionError(f"message {number}: sent {times} times")
                 self._waiting[number] = times + 1, now

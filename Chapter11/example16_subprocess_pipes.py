@@ -21,6 +21,8 @@ Output:
 """
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -69,17 +71,27 @@ async def end(process: asyncio.subprocess.Process, patience: float = PATIENCE) -
     try:
         async with asyncio.timeout(patience):
             await discard(process)
-    except TimeoutError:
+    except BaseException as error:  # late, or cancelled
         with suppress(ProcessLookupError):
-            process.kill()
+            if sys.platform == "win32":
+                process.kill()
+            else:  # with its own children, who may hold its pipes
+                os.killpg(process.pid, signal.SIGKILL)
+        if not isinstance(error, TimeoutError):
+            raise
         await discard(process)
 
 
 async def discard(process: asyncio.subprocess.Process) -> None:
     """Read what is left, without keeping it, and wait for the end."""
-    for stream in (process.stdout, process.stderr):
+
+    async def drain(stream: asyncio.StreamReader | None) -> None:
         while stream is not None and await stream.read(65_536):
             pass
+
+    async with asyncio.TaskGroup() as group:
+        for stream in (process.stdout, process.stderr):
+            group.create_task(drain(stream))
     await process.wait()
 
 
