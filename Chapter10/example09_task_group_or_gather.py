@@ -21,7 +21,7 @@ Output:
       ValueError      a, c
       OSError         b
     one fails beside the block of its group: the block is cancelled
-    cancelled from outside: both cancel the tasks, and wait for them
+    cancelled from outside: both cancel the tasks, the TaskGroup alone waits for them
     a race is won by the fastest that succeeds
     a TaskGroup leaves nothing running behind it
 """
@@ -66,10 +66,17 @@ async def race(*coroutines: Coroutine[Any, Any, T]) -> T:
     finally:
         for task in tasks:
             task.cancel()  # no effect on one that has ended
-        await asyncio.wait(tasks)
+        cancelled: asyncio.CancelledError | None = None
+        while not all(task.done() for task in tasks):
+            try:
+                await asyncio.wait(tasks)
+            except asyncio.CancelledError as error:
+                cancelled = error  # once more: wait on
         for task in tasks:
             if not task.cancelled():
                 task.exception()  # or asyncio complains that nobody has asked for it
+        if cancelled is not None:
+            raise cancelled
     raise BaseExceptionGroup("nobody won", failures)
 
 
@@ -86,7 +93,8 @@ class Sibling:
             await self.go_on.wait()
             self.had_effect = True
         finally:
-            await asyncio.sleep(0)  # clean-up may await
+            for _ in range(5):  # clean-up may await
+                await asyncio.sleep(0)
             self.cleaned_up = True
             self.running = False
 
@@ -182,14 +190,22 @@ async def fails_beside_the_block() -> bool:
 
 
 async def cancelled_from_outside(together: Together) -> bool:
-    """Cancel the waiting for both; tell whether the sibling is gone then."""
+    """Cancel the waiting for both; tell whether the sibling is gone then.
+
+    gather is over with the first task that has ended cancelled.
+    """
     sibling = Sibling()
     task = asyncio.create_task(together(sibling, asyncio.sleep(TIME_LIMIT)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)  # the sibling waits
     task.cancel()
     await asyncio.wait([task])
-    return task.cancelled() and sibling.cleaned_up
+    gone = task.cancelled() and sibling.cleaned_up
+    while sibling.running:
+        await asyncio.sleep(0)
+    if sibling.had_effect or not sibling.cleaned_up:
+        raise SystemExit("the sibling was to be cancelled with both")
+    return gone
 
 
 async def run_race() -> tuple[str, bool]:
@@ -238,10 +254,13 @@ async def demonstrate() -> None:
     if not await fails_beside_the_block():
         raise SystemExit("the block was to be cancelled")
     print("one fails beside the block of its group: the block is cancelled")
-    for together in (with_gather, with_task_group):
-        if not await cancelled_from_outside(together):
-            raise SystemExit("the sibling was to be cancelled with both")
-    print("cancelled from outside: both cancel the tasks, and wait for them")
+    both = with_gather, with_task_group
+    if [await cancelled_from_outside(one) for one in both] != [False, True]:
+        raise SystemExit("the TaskGroup alone was to wait for the sibling")
+    print(
+        "cancelled from outside: both cancel the tasks, the TaskGroup alone waits for "
+        "them"
+    )
     winner, gone = await run_race()
     print(f"a race is won by {winner}")
     if winner != "the fastest that succeeds" or not gone:

@@ -35,6 +35,9 @@ TIME_LIMIT = 10.0  # seconds
 async def within(seconds: float, clean_up: Coroutine[Any, Any, T]) -> T:
     """Await `clean_up` for at most `seconds`, even if this task is cancelled meanwhile.
 
+    After that it is cancelled; one that swallows the cancel is waited for. The end of
+    asyncio.run cancels it, too: wait for this task before the program ends.
+
     Raises:
         TimeoutError: it took longer, and was cancelled.
         asyncio.CancelledError: this task was cancelled meanwhile. Raised at the end,

@@ -19,7 +19,8 @@ Output:
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -56,26 +57,33 @@ class Unfinished:
         self._kept.discard(task)
         return result
 
-    async def __aexit__(self, *_: object) -> None:
-        if not self._kept:
-            return
-        kept = asyncio.create_task(asyncio.wait(self._kept, timeout=self._limit))
-        cancelled: asyncio.CancelledError | None = None
-        while not kept.done():
-            try:
-                await asyncio.wait([kept])  # cancelled, it leaves the task alone
-            except asyncio.CancelledError as error:
-                cancelled = error
-        done, late = kept.result()
-        for task in late:
-            task.cancel()
-        failures = [task.exception() for task in done if not task.cancelled()]
-        errors = [error for error in failures if isinstance(error, Exception)]
+    async def __aexit__(
+        self, _: object, error: BaseException | None, __: object
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._limit
+        cancelled = error if isinstance(error, asyncio.CancelledError) else None
+        late: set[asyncio.Task[Any]] = set()
+        while pending := {task for task in self._kept if not task.done()}:
+            left = deadline - loop.time()
+            if left <= 0:
+                for task in pending - late:
+                    task.cancel()
+                late |= pending
+            try:  # cancelled, it leaves the tasks alone
+                await asyncio.wait(pending, timeout=None if left <= 0 else left)
+            except asyncio.CancelledError as again:
+                cancelled = again
+        ended = [task for task in self._kept if not task.cancelled()]
+        failures = [task.exception() for task in ended]
+        errors = [failure for failure in failures if isinstance(failure, Exception)]
         errors += [TimeoutError(f"not finished: {task.get_coro()}") for task in late]
+        self._kept.clear()
+        group = ExceptionGroup("nobody else has got these", errors) if errors else None
         if cancelled is not None:
-            raise cancelled
-        if errors:
-            raise ExceptionGroup("nobody else has got these", errors)
+            raise cancelled from group
+        if group is not None:
+            raise group
 
 
 class Order:
@@ -102,18 +110,20 @@ async def cancel_who_saves(order: Order, saving: Coroutine[Any, Any, None]) -> b
     return task.cancelled() and order.written == 1
 
 
-async def shielded(order: Order, leave_at_once: bool) -> tuple[bool, int]:
+async def shielded(order: Order, leave_at_once: bool) -> tuple[bool, int, int]:
     """Let somebody shield the saving, and be cancelled.
 
     Returns:
-        Whether the await was over before the saving; and what is written when we leave.
+        Whether the await was over before the saving; what is written by then; and what
+        when we leave.
     """
     over = await cancel_who_saves(order, shield(order))
+    by_then = order.written
     if not leave_at_once:
         order.go_on.set()
         while order.written < 2:
             await asyncio.sleep(0)
-    return over, order.written
+    return over, by_then, order.written
 
 
 async def shield(order: Order) -> None:
@@ -146,33 +156,33 @@ async def kept_and_failed() -> list[str]:
     return errors
 
 
-async def within_limit(part: Coroutine[Any, Any, T]) -> T:
+async def within_limit(part: Callable[[], Coroutine[Any, Any, T]]) -> T:
     async with asyncio.timeout(TIME_LIMIT):
-        return await part
+        return await part()
 
 
 def main() -> None:
     order = Order()
-    over, written = asyncio.run(within_limit(shielded(order, leave_at_once=False)))
-    print(
-        f"shielded, then cancelled: the await is over, {order.written - 1} of 2 written"
+    over, by_then, written = asyncio.run(
+        within_limit(partial(shielded, order, leave_at_once=False))
     )
+    print(f"shielded, then cancelled: the await is over, {by_then} of 2 written")
     print(f"the loop goes on:         {written} of 2 written in the end")
-    if not over or written != 2:
+    if (over, by_then, written) != (True, 1, 2):
         raise SystemExit("the await was to end at once, and the saving to go on")
 
     order = Order()
-    asyncio.run(within_limit(shielded(order, leave_at_once=True)))
+    asyncio.run(within_limit(partial(shielded, order, leave_at_once=True)))
     print(f"asyncio.run ends:         {order.written} of 2 written")
     if order.written != 1:
         raise SystemExit("the end of the loop was to cancel the saving")
 
     order = Order()
-    over = asyncio.run(within_limit(kept(order)))
+    over = asyncio.run(within_limit(partial(kept, order)))
     print(f"kept, and waited for:     {order.written} of 2 written")
     if not over or order.written != 2:
         raise SystemExit("what was kept was to be finished")
-    errors = asyncio.run(within_limit(kept_and_failed()))
+    errors = asyncio.run(within_limit(kept_and_failed))
     print(f"kept, and failed:         {', '.join(errors)}, raised at the end")
     if errors != ["disk full"]:
         raise SystemExit("the failure was to be raised")

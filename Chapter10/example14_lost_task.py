@@ -20,6 +20,7 @@ Output:
 
 import asyncio
 import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
@@ -58,10 +59,18 @@ class BackgroundTasks:
             while self._tasks and kind is None:  # they may spawn others
                 await asyncio.wait(self._tasks)
         finally:
+            told: set[asyncio.Task[Any]] = set()  # cancelled once: clean-up goes on
+            cancelled: asyncio.CancelledError | None = None
             while self._tasks:
-                for task in self._tasks:
+                for task in self._tasks - told:
                     task.cancel()
-                await asyncio.wait(self._tasks)
+                told |= self._tasks
+                try:
+                    await asyncio.wait(self._tasks)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+            if cancelled is not None:
+                raise cancelled
 
 
 class Mailbox:
@@ -109,8 +118,10 @@ async def kept() -> tuple[list[str], list[str]]:
         all_.spawn(note_answer(notes, mailboxes))
         all_.spawn(fail())
         await asyncio.sleep(0)
+        forgotten = weakref.ref(mailboxes.pop())  # as above: only the task has it
         gc.collect()
-        mailboxes[0].answer.set_result("answered")
+        if (mailbox := forgotten()) is not None:
+            mailbox.answer.set_result("answered")
     return notes, reports
 
 

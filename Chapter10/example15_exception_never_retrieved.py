@@ -25,7 +25,6 @@ Output:
 
 import asyncio
 import gc
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -123,14 +122,14 @@ EXPECTED = [
 
 
 async def within_limit(
-    part: Coroutine[Any, Any, list[tuple[str, str]]],
+    handler: Handler,
 ) -> list[tuple[str, str]]:
     async with asyncio.timeout(TIME_LIMIT):
-        return await part
+        return await observe(handler)
 
 
 def main() -> None:
-    moments = asyncio.run(within_limit(observe(Handler())))
+    moments = asyncio.run(within_limit(Handler()))
     print(f"{'':29}  the exception handler is told")
     for moment, told in moments:
         print(f"{moment:29}  {told}")

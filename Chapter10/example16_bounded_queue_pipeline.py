@@ -99,14 +99,14 @@ class Channel(AsyncIterator[T]):
         return item
 
 
-async def _not_merely_cancelled(step: Awaitable[None]) -> None:
-    """Await `step`; raise an error for a CancelledError that no cancel() has caused.
+async def _not_merely_cancelled(stage: Callable[[], Awaitable[None]]) -> None:
+    """Await `stage()`; raise an error for a CancelledError that no cancel() has caused.
 
-    It comes from something that `step` awaits and others have cancelled. A TaskGroup
+    It comes from something that the stage awaits and others have cancelled. A TaskGroup
     takes it for the end of a task that is no error; the next stage would wait for ever.
     """
     try:
-        await step
+        await stage()
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
@@ -164,7 +164,7 @@ async def bounded_map(
             await done.close()
 
     async with asyncio.TaskGroup() as group:
-        stages = [produce(), *(work() for _ in range(workers))]
+        stages = [produce, *[work] * workers]
         tasks = [group.create_task(_not_merely_cancelled(stage)) for stage in stages]
         yield aiter(done)
         for task in tasks:  # the consumer may have had enough
@@ -331,12 +331,12 @@ async def history(line: Pipeline, maxsize: int) -> list[tuple[float, int]]:
     return noted
 
 
-def run(demonstration: Coroutine[Any, Any, R]) -> R:
+def run(demonstration: Callable[..., Coroutine[Any, Any, R]], *arguments: Any) -> R:
     """Run it, TIME_LIMIT at most; no task may be left."""
 
     async def observed() -> R:
         async with asyncio.timeout(TIME_LIMIT):
-            result = await demonstration
+            result = await demonstration(*arguments)
         if left := asyncio.all_tasks() - {asyncio.current_task()}:
             raise SystemExit(f"{len(left)} tasks were left")
         return result
@@ -354,7 +354,7 @@ def plot(line: Pipeline, file: Path) -> None:
         "unbounded": 0,
         f"queues of {line.maxsize}": line.maxsize,
     }.items():
-        noted = run(history(line, maxsize))
+        noted = run(history, line, maxsize)
         times = [1000 * (at - noted[0][0]) for at, _ in noted]
         ahead = [items for _, items in noted]
         axes.step(times, ahead, where="post", label=name, linewidth=2)
@@ -379,10 +379,10 @@ def plot(line: Pipeline, file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def positive(text: str) -> int:
+def number(text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    if not 1 <= number <= 200:
+        raise argparse.ArgumentTypeError(f"must be in 1 … 200, not {number}")
     return number
 
 
@@ -399,8 +399,8 @@ def picture(text: str) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--workers", type=positive, default=3)
-    parser.add_argument("--maxsize", type=positive, default=2)
+    parser.add_argument("--workers", type=number, default=3)
+    parser.add_argument("--maxsize", type=number, default=2)
     parser.add_argument("--plot", type=picture, metavar="FILE")
     options = parser.parse_args()
     workers, maxsize = options.workers, options.maxsize
@@ -408,24 +408,24 @@ def main() -> None:
     line = Pipeline(workers, maxsize, n_items=10 * bound)
 
     print(f"{line.n_items} items, {workers} workers, two queues of {maxsize}")
-    given, most = run(held_consumer(line))
+    given, most = run(held_consumer, line)
     if (given, most) != (bound, bound):
         raise SystemExit(f"{given} given to a held consumer, {most} ahead at most")
     print(
         f"consumer held    {given} items given, 2 * {maxsize} + {workers} + 1, no more"
     )
     print(f"consumer let go  {most} ahead at most; each result came once")
-    first = [run(given_before_first_call(line, size)) for size in (maxsize, 0)]
+    first = [run(given_before_first_call, line, size) for size in (maxsize, 0)]
     if first != [maxsize + 1, line.n_items]:
         raise SystemExit(f"given before the first call: {first}")
     print(f"unbounded        {first[1]} given before the first call, not {first[0]}")
-    error = run(error_of_failing_worker(line))
+    error = run(error_of_failing_worker, line)
     if error != f"ValueError('item {FAILS}')":
         raise SystemExit(f"of the failing worker came out: {error}")
     print(f"worker fails     {error} comes out, no task is left")
-    if run(consumer_that_stops(line)) != STOP_AFTER:
+    if run(consumer_that_stops, line) != STOP_AFTER:
         raise SystemExit("the consumer was to stop")
-    if not run(cancelled_consumer(line)):
+    if not run(cancelled_consumer, line):
         raise SystemExit("the consumer was to be cancelled")
     print("consumer ends    early, or cancelled: no task is left")
     if options.plot:

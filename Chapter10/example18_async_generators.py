@@ -56,7 +56,8 @@ async def each_within(
 ) -> AsyncGenerator[T, None]:
     """Yield `items`, each of which must come within `seconds`; close them at the end.
 
-    What the consumer does between two items is not counted. Close this generator, too.
+    What the consumer does between two items is not counted. Close this generator, too;
+    closed before its first item it leaves `items` open, since it has not begun.
 
     Raises:
         TimeoutError: an item did not come in time. That ends `items`, too.
@@ -330,17 +331,17 @@ async def demonstrate_scopes() -> None:
     print(f"around each step            {step}")
 
 
-async def within_limit(demonstration: Coroutine[Any, Any, None]) -> None:
+async def within_limit(demonstration: Callable[[], Awaitable[None]]) -> None:
     async with asyncio.timeout(TIME_LIMIT):
-        await demonstration
+        await demonstration()
 
 
 def main() -> None:
-    asyncio.run(within_limit(demonstrate()))
+    asyncio.run(within_limit(demonstrate))
     if not closed_by_the_end_of_run():
         raise SystemExit("the end of asyncio.run did not close what was left open")
     print("left open, and kept         closed by another task, at the end of run")
-    asyncio.run(within_limit(demonstrate_scopes()))
+    asyncio.run(within_limit(demonstrate_scopes))
     print("close it where it was opened, and let no scope span a yield")
 
 

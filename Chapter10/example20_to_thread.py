@@ -34,12 +34,11 @@ import asyncio
 import os
 import selectors
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -112,9 +111,12 @@ async def put_all(items: Iterable[T], queue: "asyncio.Queue[T]") -> None:
             putting.cancel()
 
     def iterate() -> None:
-        with suppress(CancelledError):
+        try:
             for item in items:
                 asyncio.run_coroutine_threadsafe(put(item), loop).result()
+        except CancelledError:
+            if not stopped:  # by whoever cancels all tasks
+                raise RuntimeError("a put was cancelled by others") from None
 
     await _to_the_end(loop.run_in_executor(None, iterate), when_cancelled=stop)
 
@@ -280,19 +282,34 @@ async def put_from_thread(selector: WatchedSelector) -> tuple[bool, bool]:
     return call.result()
 
 
-async def most_in_queue(n_items: int) -> int:
-    """Fill a queue of two from a thread; return how many were in it at most."""
+async def wait_for_room(n_items: int) -> tuple[int, int]:
+    """Fill a queue of two from a thread, before anything is taken out.
+
+    Returns:
+        How many items were drawn then, and how many were in the queue.
+    """
+    loop = asyncio.get_running_loop()
     queue: asyncio.Queue[int] = asyncio.Queue(2)
-    most = 0
-    got: list[int] = []
+    third_drawn = asyncio.Event()
+    drawn = 0
+
+    def items() -> Iterator[int]:
+        nonlocal drawn
+        for drawn in range(1, n_items + 1):
+            if drawn == 3:  # two are in the queue
+                loop.call_soon_threadsafe(third_drawn.set)
+            yield drawn - 1
+
     async with asyncio.TaskGroup() as group:
-        group.create_task(put_all(range(n_items), queue))
-        while len(got) < n_items:
-            got.append(await queue.get())
-            most = max(most, queue.qsize())
+        group.create_task(put_all(items(), queue))
+        await third_drawn.wait()
+        for _ in range(20):  # time enough to draw more, if it would
+            await asyncio.sleep(0.001)
+        held = drawn, queue.qsize()
+        got = [await queue.get() for _ in range(n_items)]
     if got != list(range(n_items)):
         raise SystemExit(f"from the thread came {got}")
-    return most
+    return held
 
 
 async def demonstrate() -> None:
@@ -315,28 +332,28 @@ async def demonstrate() -> None:
         raise SystemExit(f"cancelled: {cancelled}, and the function {did}")
     print(f"call_until_stopped          the function {did}, then cancelled")
 
-    most = await most_in_queue(20)
-    if most > 2:
-        raise SystemExit(f"{most} items were in a queue of two")
+    drawn, waiting = await wait_for_room(20)
+    if (drawn, waiting) != (3, 2):
+        raise SystemExit(f"{drawn} items were drawn for a queue with {waiting}")
     print("put_all, a queue of 2       the thread waits for room; 20 items in order")
 
 
 def main() -> None:
-    def run(demonstration: Coroutine[Any, Any, R]) -> R:
+    def run(demonstration: Callable[..., Awaitable[R]], *arguments: int) -> R:
         async def within_limit() -> R:
             async with asyncio.timeout(TIME_LIMIT):
-                return await demonstration
+                return await demonstration(*arguments)
 
         return asyncio.run(within_limit())
 
-    run(demonstrate())
+    run(demonstrate)
 
-    meetings = [run(meet(3, n_threads)) for n_threads in (3, 2)]
+    meetings = [run(meet, 3, n_threads) for n_threads in (3, 2)]
     if meetings != ["all meet", "3 of 3 fail"]:
         raise SystemExit(f"three calls in three threads, and in two: {meetings}")
     print(f"3 calls wait for each other in 3 threads: {meetings[0]}; 2: {meetings[1]}")
     n_cores = getattr(os, "process_cpu_count", os.cpu_count)() or 1  # from 3.13
-    n_threads = run(threads_of_default_executor(33))
+    n_threads = run(threads_of_default_executor, 33)
     if n_threads != min(32, n_cores + 4):
         raise SystemExit(f"the default executor has {n_threads} threads")
     print(f"33 calls at once            min(32, {n_cores} + 4) begin, the rest waits")

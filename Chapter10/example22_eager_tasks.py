@@ -66,7 +66,10 @@ class Cache:
         self._values: dict[int, str] = {}
 
     async def get(self, key: int) -> str:
-        """Return the value of `key`; wait only if it is not in memory."""
+        """Return the value of `key`; wait only if it is not in memory.
+
+        Two that ask for the same at the same time both load it.
+        """
         if key not in self._values:
             self._values[key] = await self._load(key)
         return self._values[key]
@@ -89,7 +92,9 @@ class Account:
         is added there.
         """
         balance = self.balance
-        self._tasks.add(asyncio.create_task(self._add_bonus()))
+        task = asyncio.create_task(self._add_bonus())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         self.balance = balance + amount
 
     async def settled(self) -> int:
@@ -201,7 +206,10 @@ ROWS = [
 
 
 def run(
-    coroutine: Coroutine[Any, Any, T], *, eager: bool, debug: bool | None = None
+    function: Callable[[], Coroutine[Any, Any, T]],
+    *,
+    eager: bool,
+    debug: bool | None = None,
 ) -> T:
     """Run it in a loop whose tasks are all eager, or none."""
 
@@ -210,7 +218,7 @@ def run(
             factory = getattr(asyncio, "eager_task_factory", None)
             asyncio.get_running_loop().set_task_factory(factory)
         async with asyncio.timeout(TIME_LIMIT):
-            return await coroutine
+            return await function()
 
     return asyncio.run(within_limit(), debug=debug)
 
@@ -229,11 +237,13 @@ def check_eager_start() -> None:
             raise
 
     for eager in (True, False):
-        own = run(order(start_eagerly if eager else start_later), eager=not eager)
-        if own != run(order(asyncio.create_task), eager=eager):
+        start = start_eagerly if eager else start_later
+        own = run(partial(order, start), eager=not eager)
+        if own != run(partial(order, asyncio.create_task), eager=eager):
             raise SystemExit(f"eager: {eager}, in a loop of the other kind: {own}")
         with suppress(TypeError):
-            got = run(order(partial(create, eager_start=eager)), eager=not eager)
+            start_so = partial(create, eager_start=eager)
+            got = run(partial(order, start_so), eager=not eager)
             if got != own:
                 raise SystemExit(f"eager_start={eager}: {got}")
 
@@ -244,7 +254,8 @@ def main() -> None:
         raise SystemExit(77)
 
     both = (False, True)
-    lazy, eager = (run(order(asyncio.create_task), eager=kind) for kind in both)
+    ordered = partial(order, asyncio.create_task)
+    lazy, eager = (run(ordered, eager=kind) for kind in both)
     if (lazy, eager) != (
         ["creator goes on", "task begins", "task ends"],
         ["task begins", "creator goes on", "task ends"],
@@ -256,13 +267,13 @@ def main() -> None:
 
     print("                                        scheduled   eager")
     for name, function, expected in ROWS:
-        values = tuple(run(function(), eager=kind) for kind in both)
+        values = tuple(run(function, eager=kind) for kind in both)
         if values != expected:
             raise SystemExit(f"{name}: {values}")
         print(f"  {name:36}{values[0]!s:>11} {values[1]!s:>7}")
 
     # Debug mode keeps a stack for each task, which would be measured.
-    rates = [run(hits_per_second(), eager=kind, debug=False) for kind in both]
+    rates = [run(hits_per_second, eager=kind, debug=False) for kind in both]
     print(
         "  answers from memory                  ",
         *(f"{rate:9,.0f} /s" for rate in rates),

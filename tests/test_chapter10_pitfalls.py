@@ -70,6 +70,30 @@ def test_a_cancelled_race_leaves_nobody_running() -> None:
     assert asyncio.run(main())
 
 
+def test_a_race_that_is_cancelled_twice_leaves_nobody_running() -> None:
+    async def main() -> None:
+        cleaned_up = []
+
+        async def run() -> None:
+            try:
+                await never()
+            finally:
+                await after(5, None)
+                cleaned_up.append(True)
+
+        race = asyncio.create_task(groups.race(run(), run()))
+        await after(3, None)
+        for _ in range(2):
+            race.cancel()
+            await after(2, None)
+        await asyncio.wait([race])
+        assert race.cancelled()
+        assert cleaned_up == [True, True]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
 # -- example10
 
 
@@ -114,6 +138,20 @@ def test_a_timeout_of_the_source_is_its_own() -> None:
 
     with pytest.raises(TimeoutError, match="the peer says so"):
         asyncio.run(main())
+
+
+def test_a_source_that_never_waits_is_held_to_the_deadline() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"."
+
+    async def main() -> None:
+        deadline = asyncio.get_running_loop().time() + 0.05
+        source = endless()
+        with pytest.raises(TimeoutError, match="deadline"):
+            await timeouts.read_all(source, each=LIMIT, deadline=deadline)
+
+    asyncio.run(main())
 
 
 # -- example11
@@ -185,6 +223,78 @@ def test_what_is_not_finished_in_time_is_named() -> None:
     with pytest.raises(ExceptionGroup) as group:
         asyncio.run(main())
     assert isinstance(group.value.exceptions[0], TimeoutError)
+
+
+def test_what_is_late_is_cancelled_and_waited_for() -> None:
+    cleaned_up = []
+
+    async def work() -> None:
+        try:
+            await never()
+        finally:
+            await after(5, None)
+            cleaned_up.append(True)
+
+    async def block() -> None:
+        async with shields.Unfinished(limit=0.01) as unfinished:
+            caller = asyncio.create_task(unfinished.keep(work()))
+            await after(2, None)
+            caller.cancel()
+
+    async def main() -> None:
+        with pytest.raises(ExceptionGroup) as group:
+            await block()
+        assert [type(error) for error in group.value.exceptions] == [TimeoutError]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert cleaned_up == [True]
+
+
+def test_a_cancel_while_leaving_has_the_failures_as_its_cause() -> None:
+    go_on = asyncio.Event()
+
+    async def save() -> None:
+        await go_on.wait()
+        raise OSError("disk full")
+
+    async def block() -> None:
+        async with shields.Unfinished() as unfinished:
+            caller = asyncio.create_task(unfinished.keep(save()))
+            await after(2, None)
+            caller.cancel()
+
+    async def main() -> None:
+        leaving = asyncio.create_task(block())
+        await after(10, None)
+        leaving.cancel()
+        await after(2, None)
+        assert not leaving.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError) as info:
+            await leaving
+        cause: BaseException | None = info.value
+        while cause is not None and not isinstance(cause, ExceptionGroup):
+            cause = cause.__cause__ or cause.__context__
+        assert cause is not None
+        assert [str(error) for error in cause.exceptions] == ["disk full"]
+
+    asyncio.run(main())
+
+
+def test_a_failure_is_told_once() -> None:
+    async def main() -> None:
+        async def fail() -> None:
+            await after(5, None)
+            raise OSError("disk full")
+
+        async with shields.Unfinished() as unfinished:
+            caller = asyncio.create_task(unfinished.keep(fail()))
+            await after(1, None)
+        with pytest.raises(OSError, match="disk full"):
+            await caller
+
+    asyncio.run(main())
 
 
 # -- example13
@@ -272,6 +382,35 @@ def test_background_tasks_are_cancelled_if_the_block_fails() -> None:
 
     with pytest.raises(LookupError):
         asyncio.run(main())
+
+
+def test_background_tasks_are_cancelled_once_however_often_the_block_is() -> None:
+    cleaned_up = []
+
+    async def work() -> None:
+        try:
+            await never()
+        finally:
+            await after(5, None)
+            cleaned_up.append(True)
+
+    async def block() -> None:
+        async with lost.BackgroundTasks(print) as tasks:
+            for _ in range(2):
+                tasks.spawn(work())
+
+    async def main() -> None:
+        leaving = asyncio.create_task(block())
+        await after(3, None)
+        for _ in range(3):
+            leaving.cancel()
+            await after(1, None)
+        await asyncio.wait([leaving])
+        assert leaving.cancelled()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert cleaned_up == [True, True]
 
 
 # -- example15

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextvars
+import gc
 import logging
 import math
 import os
@@ -20,6 +21,7 @@ from collections.abc import (
     Iterator,
 )
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -315,11 +317,24 @@ def test_the_source_tells_how_far_it_is_ahead() -> None:
     assert (ahead, source.given) == ([1, 2, 1, 2], 3)
 
 
+def test_a_pipeline_that_nobody_reads_leaves_nothing_unawaited() -> None:
+    async def main() -> None:
+        async def double(item: int) -> int:
+            return 2 * item
+
+        async with bounded_map(double, [1, 2], workers=1, maxsize=1):
+            pass  # before the first step of any stage
+        gc.collect()
+
+    run(main())  # a warning would be an error
+
+
 @pytest.mark.parametrize("option", ["--workers", "--maxsize"])
-def test_sizes_of_a_pipeline_are_positive(
+def test_sizes_of_a_pipeline_have_bounds(
     option: str, complaint: Callable[..., str]
 ) -> None:
-    assert complaint(pipelines, option, "0").endswith("must be at least 1, not 0")
+    assert complaint(pipelines, option, "0").endswith("must be in 1 … 200, not 0")
+    assert complaint(pipelines, option, "201").endswith("must be in 1 … 200, not 201")
 
 
 def test_a_picture_has_a_suffix(complaint: Callable[..., str]) -> None:
@@ -456,6 +471,25 @@ def test_limit_and_items_are_positive(
     option: str, complaint: Callable[..., str]
 ) -> None:
     assert complaint(semaphores, option, "-1").endswith("must be at least 1, not -1")
+
+
+@pytest.mark.parametrize("map_", [map_with_semaphore, map_with_workers])
+@pytest.mark.parametrize("limit", [1, 2])
+def test_what_others_have_cancelled_loses_no_result_silently(
+    map_: Callable[..., Coroutine[Any, Any, list[int]]], limit: int
+) -> None:
+    async def main() -> None:
+        lost = asyncio.get_running_loop().create_future()
+        lost.cancel()
+
+        async def function(item: int) -> int:
+            return await lost if item == 3 else item
+
+        with pytest.raises(ExceptionGroup) as info:
+            await map_(function, range(10), limit)
+        assert [type(error) for error in info.value.exceptions] == [RuntimeError]
+
+    run(main())
 
 
 # -- example18
@@ -906,6 +940,20 @@ def test_what_a_thread_makes_ready_does_not_wake_the_loop() -> None:
         assert runner.run(threads.put_from_thread(selector)) == (False, True)
 
 
+def test_put_that_others_cancel_is_an_error() -> None:
+    async def main() -> None:
+        queue: asyncio.Queue[int] = asyncio.Queue(1)
+        putting = asyncio.create_task(put_all(range(5), queue))
+        while not (queue.full() and len(asyncio.all_tasks()) > 2):
+            await asyncio.sleep(0.001)
+        for task in asyncio.all_tasks() - {asyncio.current_task(), putting}:
+            task.cancel()
+        with pytest.raises(RuntimeError, match="cancelled by others"):
+            await putting
+
+    run(main())
+
+
 # -- example21
 
 
@@ -1032,6 +1080,36 @@ def test_what_turns_debug_mode_on(
     assert told.stdout.strip() == str(debug)
 
 
+@pytest.mark.parametrize(("patience", "period"), [(0, 0), (-1, 0), (1, -1)])
+def test_watchdog_needs_patience(patience: float, period: float) -> None:
+    async def main() -> None:
+        with pytest.raises(ValueError, match=f"patience of {patience} s"):
+            async with watched_loop(print, patience, period):
+                pass
+
+    run(main())
+
+
+def test_report_that_fails_is_told_and_watching_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reports = []
+    second = threading.Event()
+
+    def report(blockage: Blockage) -> None:
+        reports.append(blockage)
+        if len(reports) > 1:
+            second.set()
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        async with watched_loop(report, patience=0.01):
+            assert second.wait(LIMIT)
+
+    run(main())
+    assert capsys.readouterr().err.count("ZeroDivisionError") >= 2
+
+
 # -- example22
 
 
@@ -1039,7 +1117,8 @@ def test_what_turns_debug_mode_on(
 @pytest.mark.parametrize("loop_is_eager", [False, True])
 def test_a_task_starts_as_it_is_asked_to_whatever_the_loop(loop_is_eager: bool) -> None:
     def order(create: Callable[..., "asyncio.Task[None]"]) -> str:
-        return eager_tasks.run(eager_tasks.order(create), eager=loop_is_eager)[0]
+        ordered = partial(eager_tasks.order, create)
+        return eager_tasks.run(ordered, eager=loop_is_eager)[0]
 
     assert order(eager_tasks.start_eagerly) == "task begins"
     assert order(eager_tasks.start_later) == "creator goes on"
@@ -1068,7 +1147,7 @@ def test_an_eager_task_that_does_not_wait_is_done_and_has_its_result() -> None:
 @pytest.mark.parametrize("row", eager_tasks.ROWS, ids=lambda row: row[0])
 def test_what_differs_between_eager_and_scheduled_tasks(row: Any) -> None:
     _, function, expected = row
-    got = tuple(eager_tasks.run(function(), eager=kind) for kind in (False, True))
+    got = tuple(eager_tasks.run(function, eager=kind) for kind in (False, True))
     assert got == expected
 
 
