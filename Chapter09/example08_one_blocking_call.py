@@ -70,8 +70,8 @@ async def heart(period: float) -> AsyncIterator[list[Beat]]:
             beats.append(Beat(due, time.perf_counter()))
 
     task = asyncio.create_task(beat())
-    await beating.wait()
     try:
+        await beating.wait()
         yield beats
         before = len(beats)
         while len(beats) == before:

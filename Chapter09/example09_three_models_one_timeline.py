@@ -259,13 +259,6 @@ def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
                     process.join()
 
 
-def at_least_two(text: str) -> int:
-    number = int(text)
-    if number < 2:
-        raise argparse.ArgumentTypeError(f"must be at least 2, not {number}")
-    return number
-
-
 def usable_cores() -> int:
     """Return the number of cores this process may use (`taskset` may allow fewer)."""
     if hasattr(os, "process_cpu_count"):  # from 3.13

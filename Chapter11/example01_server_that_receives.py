@@ -216,14 +216,18 @@ async def receive_from_all(clients: Sequence[tuple[bytes, int]]) -> list[Watched
 
     async with asyncio.timeout(TIME_LIMIT), listening(make) as port:
         writers = []
-        for _ in clients:  # one by one: receivers are in the order of clients
-            writers.append((await asyncio.open_connection(HOST, port))[1])
-            await made.acquire()
-        async with asyncio.TaskGroup() as group:
-            for client, receiver, writer in zip(
-                clients, receivers, writers, strict=True
-            ):
-                group.create_task(send(*client, receiver, writer))
+        try:
+            for _ in clients:  # one by one: receivers are in the order of clients
+                writers.append((await asyncio.open_connection(HOST, port))[1])
+                await made.acquire()
+            async with asyncio.TaskGroup() as group:
+                for client, receiver, writer in zip(
+                    clients, receivers, writers, strict=True
+                ):
+                    group.create_task(send(*client, receiver, writer))
+        finally:
+            for writer in writers:
+                writer.close()
     return receivers
 
 

@@ -126,7 +126,7 @@ async def listening(
         conversations.add(task)
         task.add_done_callback(ended)
 
-    server = await asyncio.start_server(connected, HOST, port, limit=limit)
+    server = await asyncio.start_server(connected, HOST, port, limit=limit, backlog=512)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -241,16 +241,16 @@ def port(text: str) -> int:
     return number
 
 
-def positive(text: str) -> int:
+def some(text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    if not 1 <= number <= 400:
+        raise argparse.ArgumentTypeError(f"must be in 1 … 400, not {number}")
     return number
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--clients", type=positive, default=20)
+    parser.add_argument("--clients", type=some, default=20)
     parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
     parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
     options = parser.parse_args()

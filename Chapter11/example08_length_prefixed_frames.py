@@ -25,6 +25,7 @@ Output:
 import asyncio
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import combinations, pairwise
 
 LIMIT = 2**20  # bytes of a message
@@ -179,10 +180,13 @@ async def through_a_socket(stream: bytes) -> list[bytes]:
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         try:
-            while (message := await read_frame(reader)) is not None:
-                await write_frame(writer, message[::-1])
-        except FrameError:
-            pass  # nothing that could be answered: hang up
+            with suppress(FrameError):  # nothing that could be answered: hang up
+                while (message := await read_frame(reader)) is not None:
+                    await write_frame(writer, message[::-1])
+            # Closed with unread bytes, the connection would be reset, and answers lost.
+            writer.write_eof()
+            while await reader.read(LIMIT):
+                pass
         finally:
             writer.close()
 

@@ -151,14 +151,17 @@ async def with_drain() -> tuple[list[int], int]:
         the writer waited, and the peer had stopped receiving.
     """
     sizes: list[int] = []
-    async with asyncio.timeout(TIME_LIMIT), linked() as link:
-        sending = asyncio.create_task(send(link.writer, chunks(), sizes.append))
+    async with (
+        asyncio.timeout(TIME_LIMIT),
+        linked() as link,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(send(link.writer, chunks(), sizes.append))
         receiver = cast(asyncio.Transport, link.peer_writer.transport)
         await until(lambda: not receiver.is_reading())
         await until(lambda: bool(sizes) and sizes[-1] > HIGH)
         written = len(sizes)
         arrived = await link.peer_reader.readexactly(CHUNKS * CHUNK)
-        await sending
     if arrived != b"".join(chunks()):
         raise SystemExit("not what was sent arrived")
     return sizes, written
@@ -167,14 +170,18 @@ async def with_drain() -> tuple[list[int], int]:
 async def connection_lost() -> bool:
     """Reset the connection while a writer waits; tell whether it learns of it."""
     sizes: list[int] = []
+    told = False
     async with asyncio.timeout(TIME_LIMIT), linked() as link:
-        sending = asyncio.create_task(send(link.writer, chunks(), sizes.append))
-        await until(lambda: bool(sizes) and sizes[-1] > HIGH)
-        sock: socket.socket = link.peer_writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        link.peer_writer.transport.abort()
-        await asyncio.wait([sending])
-        return isinstance(sending.exception(), ConnectionError)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(send(link.writer, chunks(), sizes.append))
+                await until(lambda: bool(sizes) and sizes[-1] > HIGH)
+                sock: socket.socket = link.peer_writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                link.peer_writer.transport.abort()
+        except* ConnectionError:
+            told = True
+    return told
 
 
 def plot(careless: list[int], careful: list[int], file: Path) -> None:

@@ -88,6 +88,32 @@ def client_context(
     return context
 
 
+@contextmanager
+def failed_handshakes_untold() -> Iterator[None]:
+    """Let asyncio not report, in debug mode, each client whose handshake fails.
+
+    There always are some, and it is they who are told. All else goes to the running
+    loop's handler of exceptions, as before.
+    """
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        connecting = "transport" in context and "future" not in context
+        if connecting and isinstance(context.get("exception"), OSError):
+            return
+        if before is None:
+            loop.default_exception_handler(context)
+        else:
+            before(loop, context)
+
+    loop.set_exception_handler(on_error)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(before)
+
+
 class EchoServer:
     """Sends back lines over TLS, for the length of an `async with` block.
 
@@ -104,8 +130,6 @@ class EchoServer:
         self._conversations: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        self._handler = self._loop.get_exception_handler()
         self._server = await asyncio.start_server(
             self._connected,
             HOST,
@@ -115,7 +139,6 @@ class EchoServer:
             ssl_handshake_timeout=PATIENCE,
             ssl_shutdown_timeout=PATIENCE,
         )
-        self._loop.set_exception_handler(self._on_error)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -129,16 +152,6 @@ class EchoServer:
                 task.cancel()
             if self._conversations:
                 await asyncio.wait(self._conversations)
-            self._loop.set_exception_handler(self._handler)
-
-    def _on_error(
-        self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]
-    ) -> None:
-        # In debug mode asyncio reports each client whose handshake fails. There always
-        # are some, and it is they who are told.
-        connecting = "transport" in context and "future" not in context
-        if not (connecting and isinstance(context.get("exception"), OSError)):
-            loop.default_exception_handler(context)
 
     def _connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -281,11 +294,18 @@ async def demonstrate(files: Files) -> dict[str, str]:
     return got
 
 
+async def quietly(files: Files) -> dict[str, str]:
+    """Return the same, with nothing on stderr in debug mode either."""
+    with failed_handshakes_untold():
+        return await demonstrate(files)
+
+
 async def serve(files: Files, port: int) -> None:
     """Serve until cancelled."""
-    async with EchoServer(server_context(files.server), port) as server:
-        print(f"serving on {HOST} port {server.port} until Ctrl-C", flush=True)
-        await asyncio.Event().wait()
+    with failed_handshakes_untold():
+        async with EchoServer(server_context(files.server), port) as server:
+            print(f"serving on {HOST} port {server.port} until Ctrl-C", flush=True)
+            await asyncio.Event().wait()
 
 
 def port(text: str) -> int:
@@ -326,7 +346,7 @@ def main() -> None:
             if options.serve:
                 asyncio.run(serve(files, options.port))
                 return
-            got = asyncio.run(demonstrate(files))
+            got = asyncio.run(quietly(files))
     except ModuleNotFoundError as error:
         print(f"needs {error.name}: pip install {error.name}")
         raise SystemExit(NEEDS_STATUS) from None

@@ -28,10 +28,10 @@ import asyncio
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from example10_chat_server import BUFFER_LIMIT, HOST, LINE_LIMIT, ChatServer, Client
 
@@ -66,6 +66,8 @@ async def chat(
         rest = ""
         while not rest.startswith(last):  # the beginning of the answer to /who
             data = await client.reader.read(2**16)
+            if not data:
+                raise ConnectionAbortedError(f"{client.name}: the server has hung up")
             now = time.perf_counter()
             *lines, rest = (rest + data.decode()).split("\n")
             for line in lines:
@@ -140,9 +142,9 @@ def allow_descriptors(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def within_limit(part: Coroutine[Any, Any, T]) -> T:
+async def within_limit(part: Callable[..., Awaitable[T]], *arguments: int) -> T:
     async with asyncio.timeout(TIME_LIMIT):
-        return await part
+        return await part(*arguments)
 
 
 def some(text: str) -> int:
@@ -160,7 +162,7 @@ def main() -> None:
     n_clients, n_messages = options.clients, options.messages
     allow_descriptors(2 * n_clients + 50)
     # Debug mode keeps the stack of each of very many calls, and takes seconds for it.
-    chatting = within_limit(chat_together(n_clients, n_messages))
+    chatting = within_limit(chat_together, n_clients, n_messages)
     everybody = asyncio.run(chatting, debug=False)
     names = {one.name for one in everybody}
     in_order = list(range(n_messages))
@@ -173,7 +175,7 @@ def main() -> None:
     print("  each by each other client, once, in the sender's order")
     print(f"  {longest:.0f} ms at most from the sender to the last who heard it")
 
-    worst, waiting = asyncio.run(within_limit(one_does_not_read()))
+    worst, waiting = asyncio.run(within_limit(one_does_not_read))
     print("one does not read, two go on talking:")
     print(f"  cut off with {waiting / 1024:.1f} KiB waiting for it")
     print("  each line was heard by the other before the next was said,")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import example16_subprocess_pipes as pipes
@@ -73,6 +74,73 @@ def test_a_child_does_not_outlive_a_cancelled_block() -> None:
         return process.returncode
 
     assert asyncio.run(main()) is not None
+
+
+CHATTERBOX_AT_THE_END = """
+import signal, sys, time
+def end(*_):
+    sys.stderr.write(1_000_000 * "x")
+    sys.exit(3)
+signal.signal(signal.SIGTERM, end)
+print("here", flush=True)
+time.sleep(60)
+"""
+
+needs_posix_signals = pytest.mark.skipif(
+    os.name != "posix", reason="needs POSIX signals"
+)
+
+
+@needs_posix_signals
+def test_a_child_may_write_much_at_its_end() -> None:
+    async def main() -> int | None:
+        async with pipes.child(*python(CHATTERBOX_AT_THE_END)) as process:
+            assert process.stdout is not None
+            await process.stdout.readline()
+        return process.returncode
+
+    assert asyncio.run(main()) == 3
+
+
+@needs_posix_signals
+def test_a_grandchild_does_not_hold_the_block() -> None:
+    async def main() -> None:
+        script = "sleep 60 & echo here; wait"
+        async with pipes.child("sh", "-c", script, patience=0.05) as process:
+            assert process.stdout is not None
+            await process.stdout.readline()
+
+    async def within_limit() -> None:
+        async with asyncio.timeout(LIMIT):
+            await main()
+
+    asyncio.run(within_limit())
+
+
+@needs_posix_signals
+def test_a_second_ctrl_c_kills_the_child() -> None:
+    """asyncio.run cancels all tasks in the end, those that end children, too."""
+    pids: list[int] = []
+
+    async def main() -> None:
+        async with pipes.child(*python(pipes.STUBBORN)) as process:
+            assert process.stdout is not None
+            await process.stdout.readline()
+            pids.append(process.pid)
+
+    async def impatient() -> None:
+        ending = asyncio.create_task(main())
+        while not pids or len(asyncio.all_tasks()) < 3:
+            await asyncio.sleep(0.001)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.wait([ending])
+
+    asyncio.run(impatient())
+    with suppress(ChildProcessError):  # asyncio has waited for it
+        os.waitpid(pids[0], 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
 
 
 def test_what_cannot_be_started_is_an_os_error() -> None:

@@ -850,10 +850,22 @@ def test_one_that_does_not_read_is_cut_off_just_above_the_limit() -> None:
     assert 0 < worst < LIMIT
 
 
+def test_server_that_hangs_up_is_noticed() -> None:
+    async def scenario() -> None:
+        all_here = asyncio.Barrier(2)
+        async with chat.ChatServer() as server:
+            chatting = asyncio.create_task(many.chat(server.port, 1, 2, all_here))
+            await all_here.wait()
+        with pytest.raises(ConnectionAbortedError, match="guest1: the server has"):
+            await chatting
+
+    run(scenario())
+
+
 def test_part_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "TIME_LIMIT", 0.01)
     with pytest.raises(TimeoutError):
-        run(many.within_limit(asyncio.Event().wait()))
+        run(many.within_limit(asyncio.Event().wait))
 
 
 @pytest.mark.parametrize(
@@ -989,7 +1001,7 @@ def files() -> Iterator[tls.Files]:
 def test_what_comes_of_each_client(
     files: tls.Files, debug: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert run(tls.demonstrate(files), debug=debug) == tls.EXPECTED
+    assert run(tls.quietly(files), debug=debug) == tls.EXPECTED
     assert not complaints(caplog)
 
 
@@ -1098,13 +1110,63 @@ def test_end_of_the_server_ends_conversations_and_gives_the_port_back(
     run(scenario())
 
 
-def test_other_errors_are_still_reported(
-    files: tls.Files, caplog: pytest.LogCaptureFixture
+def test_lines_before_one_that_is_too_long_are_answered(files: tls.Files) -> None:
+    async def scenario() -> bytes:
+        async with tls.EchoServer(tls.server_context(files.server)) as server:
+            reader, writer = await asyncio.open_connection(
+                HOST,
+                server.port,
+                ssl=tls.client_context(files.authority),
+                server_hostname=tls.NAME,
+            )
+            writer.write(b"hello\n" + 100 * tls.LINE_LIMIT * b"x")
+            answer = await reader.readline()
+            writer.transport.abort()
+            return answer
+
+    for _ in range(5):
+        assert run(scenario()) == b"hello\n"
+
+
+def test_client_whose_handshake_takes_longer_than_the_block_is_not_served(
+    files: tls.Files,
 ) -> None:
     async def scenario() -> None:
+        context = tls.client_context(files.authority)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing, server_hostname=tls.NAME)
+        async with tls.EchoServer(tls.server_context(files.server)) as server:
+            reader, writer = await asyncio.open_connection(HOST, server.port)
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            writer.write(outgoing.read())
+            incoming.write(await reader.read(2**16))
+        with suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        writer.write(outgoing.read())
+        with suppress(ConnectionError):
+            while await reader.read(2**16):
+                pass
+        writer.close()
+        assert not server.clients
+        assert not server._conversations
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_other_errors_are_still_reported(
+    own: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To the application's own handler, if it has one."""
+    told: list[str] = []
+
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
+        if own:
+            loop.set_exception_handler(lambda _, what: told.append(what["message"]))
         transport = asyncio.Transport()
-        async with tls.EchoServer(tls.server_context(files.server)):
+        with tls.failed_handshakes_untold():
             for context in (
                 {"message": "A", "exception": RuntimeError("a bug")},
                 {"message": "B", "exception": OSError(), "transport": transport},
@@ -1121,36 +1183,19 @@ def test_other_errors_are_still_reported(
                 loop.call_exception_handler(context)
 
     run(scenario())
-    assert [record.getMessage()[0] for record in caplog.records] == list("ACDEF")
+    logged = [record.getMessage()[0] for record in caplog.records]
+    assert (told, logged) == ((list("ACDEF"), []) if own else ([], list("ACDEF")))
 
 
-@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("handler", [None, lambda loop, context: None])
-def test_exception_handler_is_restored(
-    files: tls.Files, handler: Callable[..., None] | None, fails: bool
-) -> None:
+def test_exception_handler_is_restored(handler: Callable[..., None] | None) -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(handler)
-        with suppress(ZeroDivisionError):
-            async with tls.EchoServer(tls.server_context(files.server)) as server:
-                assert loop.get_exception_handler() == server._on_error
-                if fails:
-                    raise ZeroDivisionError
+        with suppress(ZeroDivisionError), tls.failed_handshakes_untold():
+            assert loop.get_exception_handler() is not handler
+            raise ZeroDivisionError
         assert loop.get_exception_handler() is handler
-
-    run(scenario())
-
-
-def test_exception_handler_stays_if_the_port_is_taken(files: tls.Files) -> None:
-    async def scenario() -> None:
-        with socket.create_server((HOST, 0)) as taken:
-            port = taken.getsockname()[1]
-            with pytest.raises(OSError, match=r"."):
-                await tls.EchoServer(
-                    tls.server_context(files.server), port
-                ).__aenter__()
-        assert asyncio.get_running_loop().get_exception_handler() is None
 
     run(scenario())
 

@@ -1,5 +1,6 @@
 """Chapter 11: datagrams that are lost, doubled and overtaken, without a network."""
 
+import math
 import random
 
 import example15_datagrams as datagrams
@@ -88,3 +89,15 @@ def test_what_is_far_ahead_is_not_kept() -> None:
     receiver = Receiver(window=4)
     assert receiver.receive(datagrams.encode(DATA, 4, b"x")) == ([], None)
     assert receiver.receive(datagrams.encode(DATA, 3, b"x"))[1] is not None
+
+
+@given(st.floats(0, 1e9), st.floats(1e-3, 10))
+def test_who_waits_as_told_has_something_to_send(start: float, overdue: float) -> None:
+    """Rounding must not make it wait for nothing, again and again."""
+    sender, now = Sender([b"a"], overdue=overdue, attempts=5), start
+    for _ in range(5):
+        assert sender.due(now)
+        while (left := sender.wait(now)) > 0:
+            now = max(now + left, math.nextafter(now, math.inf))
+    with pytest.raises(ConnectionError, match="sent 5 times"):
+        sender.due(now)

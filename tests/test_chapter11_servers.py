@@ -314,6 +314,91 @@ def test_end_of_the_server_ends_clients_and_gives_the_port_back(
     run(scenario())
 
 
+serves_lines = pytest.mark.parametrize(
+    "listening",
+    [
+        lambda answer: streams.listening(answer),
+        lambda answer: graceful_port(graceful.GracefulServer(answer)),
+    ],
+    ids=["streams", "graceful"],
+)
+Answer = Callable[[bytes], Awaitable[bytes]]
+Listening = Callable[[Answer], AbstractAsyncContextManager[int]]
+
+
+@serves_lines
+def test_who_sends_much_lets_others_have_a_turn(listening: Listening) -> None:
+    n_lines, n_turns, answered = 5000, 0, 0
+
+    async def answer(_: bytes) -> bytes:
+        nonlocal answered
+        answered += 1
+        return b""
+
+    async def scenario() -> None:
+        nonlocal n_turns
+        async with listening(answer) as port:
+            _, writer = await asyncio.open_connection(HOST, port)
+            writer.write(n_lines * b"x\n")
+            while answered < n_lines:
+                await asyncio.sleep(0)
+                n_turns += 1
+            writer.transport.abort()
+
+    run(scenario())
+    assert n_turns >= n_lines
+
+
+@serves_lines
+def test_client_that_does_not_wait_for_its_answer_is_no_error(
+    listening: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = 0
+
+    async def answer(line: bytes) -> bytes:
+        nonlocal asked
+        asked += 1
+        return line
+
+    async def scenario() -> None:
+        async with listening(answer) as port:
+            for number in range(20):
+                _, writer = await asyncio.open_connection(HOST, port)
+                writer.write(b"hello\n")
+                writer.close()
+                await writer.wait_closed()
+                while asked <= number:
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0.002)
+
+    run(scenario())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("error", [TimeoutError("of the database"), ConnectionError()])
+def test_any_error_of_an_answer_is_logged(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(line: bytes) -> bytes:
+        if line.strip() == b"bad":
+            raise error
+        return line.strip().upper()
+
+    async def scenario() -> bytes:
+        async with streams.listening(answer) as port:
+            reader, writer = await asyncio.open_connection(HOST, port)
+            writer.write(b"good\nbad\nunread\n")
+            try:
+                return await reader.read()
+            finally:
+                writer.close()
+
+    assert run(scenario()) == b"GOOD\n"
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
 @every_listening
 @pytest.mark.parametrize("turns", range(5))
 def test_second_cancel_hangs_up_all_the_same(
@@ -965,6 +1050,21 @@ def test_shutdown_by_a_signal_leaves_nobody_without_an_answer() -> None:
         "being answered": "THINK, goodbye",
         "cut off": "0",
     }
+
+
+def test_answers_before_a_line_that_is_too_long_arrive() -> None:
+    async def scenario() -> bytes:
+        async with graceful_port(graceful.GracefulServer(capitals)) as port:
+            reader, writer = await asyncio.open_connection(HOST, port)
+            writer.write(b"hello\n" + 100 * graceful.LINE_LIMIT * b"x")
+            writer.write_eof()
+            try:
+                return await reader.read()
+            finally:
+                writer.close()
+
+    for _ in range(5):
+        assert run(scenario()) == b"HELLO\n"
 
 
 def test_deadline_cuts_off_who_has_not_finished() -> None:
