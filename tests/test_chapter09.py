@@ -4,12 +4,14 @@ import argparse
 import asyncio
 import math
 import selectors
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -635,6 +637,99 @@ def test_a_cancelled_wait_for_a_socket_can_be_repeated() -> None:
             return await loop.sock_recv(left, 1)
 
         assert loop.run(main()) == b"x"
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_circle_is_cancelled_and_cleans_up(size: int) -> None:
+    loop, cleaned_up = Loop(), []
+
+    async def wait_for_the_next(number: int) -> None:
+        try:
+            await circle[(number + 1) % size]
+        finally:
+            await loop.sleep(0)
+            cleaned_up.append(number)
+
+    async def main() -> None:
+        circle.extend(loop.create_task(wait_for_the_next(n)) for n in range(size))
+        for _ in range(3):
+            await loop.sleep(0)
+
+    circle: list[event_loop.Task[None]] = []
+    loop.run(main())
+    assert sorted(cleaned_up) == list(range(size))
+    assert all(task.done() for task in circle)
+
+
+def test_a_timer_may_be_longer_than_the_system_can_wait() -> None:
+    loop = Loop()
+
+    async def main() -> str:
+        far_off = loop.create_task(loop.sleep(1e9))
+        one, other = socket.socketpair()
+        with one, other:
+            one.setblocking(False)
+            reading = loop.create_task(loop.sock_recv(one, 1))
+            threading.Timer(0.01, other.send, [b"x"]).start()
+            data = await reading
+        far_off.cancel()
+        return data.decode()
+
+    assert loop.run(main()) == "x"
+
+
+def test_ctrl_c_comes_out_of_the_waiting_and_loses_no_step() -> None:
+    loop, notes = Loop(), []
+
+    async def work(name: str) -> None:
+        try:
+            await loop.sleep(LONG)
+        finally:
+            await loop.sleep(0)
+            notes.append(f"{name} cleaned up")
+
+    async def main() -> None:
+        tasks = [loop.create_task(work(name)) for name in "ab"]
+        await loop.sleep(0)
+        signal.raise_signal(signal.SIGINT)  # here it would lose this step
+        notes.append("went on")
+        for task in tasks:
+            await task
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(main())
+    assert notes == ["went on", "a cleaned up", "b cleaned up"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_second_ctrl_c_does_not_wait() -> None:
+    loop, notes = Loop(), []
+
+    async def main() -> None:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+            notes.append("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(main())
+    assert notes == ["went on"]
+
+
+def test_loop_in_a_thread_and_other_handlers_are_left_alone() -> None:
+    def handler(*_: object) -> None:
+        pass
+
+    async def seen() -> object:
+        return signal.getsignal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        assert Loop().run(seen()) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(Loop().run, seen()).result() is before
 
 
 # -- example01 and 02
