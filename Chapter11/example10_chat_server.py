@@ -277,14 +277,16 @@ class ChatServer:
         member = self.room.join(outbox.put)
         why = "has left"
         talking = asyncio.timeout(None)
-        self._talking.add(talking)
         try:
             try:
                 async with talking:
+                    self._talking.add(talking)
                     await self._take_lines(reader, member, outbox)
             except TimeoutError:
                 if not talking.expired():  # but the system gave up an idle connection
                     raise
+            finally:
+                self._talking.discard(talking)
             if outbox.overrun:
                 why = "does not read, and was cut off"
                 self.overruns.append(outbox.overrun)
@@ -297,7 +299,6 @@ class ChatServer:
         except OSError:  # among them TimeoutError
             why = "has vanished"
         finally:
-            self._talking.discard(talking)
             self.room.leave(member, why)
 
     async def _take_lines(
