@@ -18,11 +18,11 @@ Try:  --plot pulse.png
 
 Output:
     beside a call of 0.1 s, a beat that is due every 0.01 s
-    a wait         in the coroutine  stands still    93.9 ms late
-    a wait         in a thread       goes on          1.1 ms late
-    a computation  in the coroutine  stands still    92.4 ms late
-    a computation  in a thread       goes on         53.8 ms late
-    a wait delays everybody by 93.9 ms, in a thread by 1.1 ms
+    a wait         in the coroutine  stands still    92.0 ms late
+    a wait         in a thread       goes on          1.8 ms late
+    a computation  in the coroutine  stands still    90.6 ms late
+    a computation  in a thread       goes on         10.9 ms late
+    a wait delays everybody by 92.0 ms, in a thread by 1.8 ms
 """
 
 import argparse

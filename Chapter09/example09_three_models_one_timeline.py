@@ -18,9 +18,9 @@ Try:  --plot timeline.png
 Output:
     Python <version>, GIL <gil>, <cores> cores
     3 workers    in all  waiting together  computing
-    tasks       0.163 s                 3     1.00x a core
-    threads     0.154 s                 3     0.98x a core
-    processes   0.133 s                 3     1.31x a core
+    tasks       0.156 s                 3     1.00x a core
+    threads     0.152 s                 3     0.99x a core
+    processes   0.116 s                 3     1.52x a core
     all wait together; one task at a time computes
 """
 

@@ -17,11 +17,11 @@ Try:  --number 99999999977
 
 Output:
     gives way       turns  longest wait    price
-    never               0      11.55 ms    1.00x
-    every 100        1000       0.11 ms    1.70x
-    every 1,000       100       0.23 ms    1.05x
-    every 10,000       10       1.09 ms    0.88x
-    0.005 s                     5.03 ms    0.97x
+    never               0       8.11 ms    1.00x
+    every 100        1000       0.04 ms    1.63x
+    every 1,000       100       0.15 ms    1.08x
+    every 10,000       10       0.85 ms    1.01x
+    0.005 s                     5.00 ms    1.07x
     the longer the steps, the cheaper, and the longer others wait
 """
 

@@ -16,11 +16,11 @@ Try:  --numbers 5000
 Output:
     Python <version>, GIL <gil>, <cores> cores, <cores> workers
     23 primes among 600 numbers from 10,000,000,000
-    sequential   0.087 s    1.00x
-    processes    0.052 s    1.66x
-    yardstick    0.046 s    1.88x  (each a whole job)
-    meanwhile a bystander waited 2.7 ms at most
-    <cores> processes on <cores> cores: 1.66x as fast as one
+    sequential   0.076 s    1.00x
+    processes    0.048 s    1.60x
+    yardstick    0.039 s    1.93x  (each a whole job)
+    meanwhile a bystander waited 7.1 ms at most
+    <cores> processes on <cores> cores: 1.60x as fast as one
 """
 
 import argparse

@@ -20,8 +20,8 @@ Try:  --limit 10 --items 10000
 
 Output:
     500 items, limit 4    tasks  at work      memory
-    semaphore                500        4   524.1 KiB
-    workers                    4        4     5.1 KiB
+    semaphore                500        4   524.3 KiB
+    workers                    4        4     5.4 KiB
     served             1, 2, 3, newcomer
     cancelled          permits left of 2
       waiting          2

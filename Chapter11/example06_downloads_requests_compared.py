@@ -21,9 +21,9 @@ Try:  --files 200 --at-a-time 50
 Output:
     20 files, each after 0.03 s
                                  at a time  limit    took     above the limit
-    requests, one after another          1  0.60 s  0.718 s  1.20x
-    requests in threads                 10  0.06 s  0.160 s  2.66x
-    aiohttp in tasks                    10  0.06 s  0.183 s  3.05x
+    requests, one after another          1  0.60 s  0.658 s  1.10x
+    requests in threads                 10  0.06 s  0.100 s  1.67x
+    aiohttp in tasks                    10  0.06 s  0.104 s  1.73x
     3 ways, the same 20 checksums
 """
 

@@ -15,11 +15,11 @@ Try:  --clients 20 --messages 20
 Output:
     200 clients, 2 messages each, 79600 lines heard:
       each by each other client, once, in the sender's order
-      529 ms at most from the sender to the last who heard it
+      233 ms at most from the sender to the last who heard it
     one does not read, two go on talking:
       cut off with 64.6 KiB waiting for it
       each line was heard by the other before the next was said,
-      1.7 ms later at most
+      0.7 ms later at most
     the slow one alone pays for being slow
 """
 
