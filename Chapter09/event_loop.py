@@ -188,7 +188,7 @@ class Loop:
         self._numbers = count()
         self._waiting = self._interrupted = False
         self._selector = selectors.DefaultSelector()
-        self._tasks: set[Task[Any]] = set()  # those that have not ended
+        self._tasks: dict[Task[Any], None] = {}  # those that have not ended, in order
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run `coroutine` and all tasks that it starts; return what it returns.
@@ -258,8 +258,8 @@ class Loop:
     def create_task(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
         """Let `coroutine` begin in the next round; return the task, to be awaited."""
         task = Task(self, coroutine)
-        self._tasks.add(task)
-        task.when_done.append(self._tasks.discard)
+        self._tasks[task] = None
+        task.when_done.append(self._tasks.pop)
         return task
 
     async def sleep(self, seconds: float) -> None:
