@@ -164,18 +164,16 @@ class Task(Future[T]):
 @contextmanager
 def handling_ctrl_c(handler: Callable[..., object]) -> Iterator[None]:
     """Call `handler` at Ctrl-C, where Python would raise KeyboardInterrupt."""
-    before = signal.getsignal(signal.SIGINT)
-    if (
-        before is not signal.default_int_handler
-        or threading.current_thread() is not threading.main_thread()
-    ):
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not (in_main_thread and usual):
         yield
         return
     signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Loop:
