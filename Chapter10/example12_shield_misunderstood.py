@@ -35,7 +35,8 @@ class Unfinished:
     The end of the block waits for what was kept, up to `limit` seconds, also if it is
     cancelled meanwhile; what is not finished by then is cancelled. It raises an
     ExceptionGroup of what failed after its caller had gone, with a TimeoutError for
-    each that was not finished.
+    each that was not finished, and with what the block has raised. A CancelledError
+    stays what it is, and has the group as its cause.
     """
 
     def __init__(self, limit: float = LIMIT) -> None:
@@ -62,7 +63,8 @@ class Unfinished:
     ) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limit
-        cancelled = error if isinstance(error, asyncio.CancelledError) else None
+        # A cancel, a SystemExit: what ends more than this block must not be lost.
+        ending = None if isinstance(error, Exception) else error
         late: set[asyncio.Task[Any]] = set()
         while pending := {task for task in self._kept if not task.done()}:
             left = deadline - loop.time()
@@ -73,15 +75,17 @@ class Unfinished:
             try:  # cancelled, it leaves the tasks alone
                 await asyncio.wait(pending, timeout=None if left <= 0 else left)
             except asyncio.CancelledError as again:
-                cancelled = again
+                ending = ending or again
         ended = [task for task in self._kept if not task.cancelled()]
         failures = [task.exception() for task in ended]
         errors = [failure for failure in failures if isinstance(failure, Exception)]
         errors += [TimeoutError(f"not finished: {task.get_coro()}") for task in late]
         self._kept.clear()
+        if errors and isinstance(error, Exception):
+            errors.insert(0, error)
         group = ExceptionGroup("nobody else has got these", errors) if errors else None
-        if cancelled is not None:
-            raise cancelled from group
+        if ending is not None:
+            raise ending from group
         if group is not None:
             raise group
 

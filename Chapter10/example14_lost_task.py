@@ -39,12 +39,20 @@ class BackgroundTasks:
     def __init__(self, on_error: Callable[[BaseException], object]) -> None:
         self._on_error = on_error
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._over = False
 
     async def __aenter__(self) -> Self:
         return self
 
     def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Start a task."""
+        """Start a task; its own tasks may do so, too.
+
+        Raises:
+            RuntimeError: the block has ended, and nobody would wait for it.
+        """
+        if self._over:
+            coroutine.close()
+            raise RuntimeError("the block has ended")
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -69,6 +77,7 @@ class BackgroundTasks:
                     await asyncio.wait(self._tasks)
                 except asyncio.CancelledError as error:
                     cancelled = error
+            self._over = True
             if cancelled is not None:
                 raise cancelled
 

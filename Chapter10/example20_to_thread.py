@@ -118,7 +118,8 @@ async def put_all(items: Iterable[T], queue: "asyncio.Queue[T]") -> None:
             if not stopped:  # by whoever cancels all tasks
                 raise RuntimeError("a put was cancelled by others") from None
 
-    await _to_the_end(loop.run_in_executor(None, iterate), when_cancelled=stop)
+    future = loop.run_in_executor(None, copy_context().run, iterate)
+    await _to_the_end(future, when_cancelled=stop)
 
 
 class WatchedSelector(selectors.DefaultSelector):

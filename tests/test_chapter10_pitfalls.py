@@ -297,6 +297,54 @@ def test_a_failure_is_told_once() -> None:
     asyncio.run(main())
 
 
+def test_what_the_block_raises_and_what_was_kept_come_together() -> None:
+    async def main() -> None:
+        async def fail() -> None:
+            await after(5, None)
+            raise OSError("disk full")
+
+        async with shields.Unfinished() as unfinished:
+            caller = asyncio.create_task(unfinished.keep(fail()))
+            await after(2, None)
+            caller.cancel()
+            await after(2, None)
+            raise LookupError
+
+    with pytest.raises(ExceptionGroup) as group:
+        asyncio.run(main())
+    kinds = [type(error) for error in group.value.exceptions]
+    assert kinds == [LookupError, OSError]
+
+
+def test_what_the_block_raises_comes_alone_if_nothing_else_has_failed() -> None:
+    async def main() -> None:
+        async with shields.Unfinished() as unfinished:
+            await unfinished.keep(after(1, None))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        asyncio.run(main())
+
+
+def test_an_exit_is_not_lost_to_a_failure() -> None:
+    async def fail() -> None:
+        await after(5, None)
+        raise OSError("disk full")
+
+    async def main() -> None:
+        async with shields.Unfinished() as unfinished:
+            caller = asyncio.create_task(unfinished.keep(fail()))
+            await after(2, None)
+            caller.cancel()
+            await after(2, None)
+            raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as info:
+        asyncio.run(main())
+    assert info.value.code == 3
+    assert isinstance(info.value.__cause__, ExceptionGroup)
+
+
 # -- example13
 
 
@@ -411,6 +459,25 @@ def test_background_tasks_are_cancelled_once_however_often_the_block_is() -> Non
 
     asyncio.run(main())
     assert cleaned_up == [True, True]
+
+
+def test_a_background_task_may_start_another_but_not_after_the_end() -> None:
+    async def main() -> list[int]:
+        done: list[int] = []
+
+        async def work(more: int) -> None:
+            await after(1, None)
+            if more:
+                tasks.spawn(work(more - 1))
+            done.append(more)
+
+        async with lost.BackgroundTasks(print) as tasks:
+            tasks.spawn(work(2))
+        with pytest.raises(RuntimeError, match="has ended"):
+            tasks.spawn(work(0))
+        return done
+
+    assert asyncio.run(main()) == [2, 1, 0]
 
 
 # -- example15

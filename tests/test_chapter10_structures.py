@@ -854,6 +854,18 @@ def test_put_all_waits_for_room_and_keeps_the_order() -> None:
     assert run(main()) == [0, 1, 2, 3, 4]
 
 
+def test_put_all_takes_the_context_along() -> None:
+    user = contextvars.ContextVar("user", default="nobody")
+
+    async def main() -> str:
+        user.set("alice")
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        await put_all((user.get() for _ in range(1)), queue)
+        return queue.get_nowait()
+
+    assert run(main()) == "alice"
+
+
 def test_put_all_brings_the_error_of_its_items() -> None:
     def items() -> Iterator[int]:
         yield 1
