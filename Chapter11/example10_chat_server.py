@@ -91,9 +91,8 @@ class Room:
             if member is not but:
                 member.hear(line)
 
-    def close(self, line: str) -> None:
-        """Let all hear `line`, and let them out: nobody hears who leaves."""
-        self.tell(line)
+    def close(self) -> None:
+        """Let all out at once: nobody hears who leaves."""
         self._members.clear()
 
     def take(self, member: Member, line: str) -> bool:
@@ -241,8 +240,8 @@ class ChatServer:
             await asyncio.sleep(0.001)
             self._server.close()
             self._stopping = True
-            self.room.close("* the server is going down")
-            await asyncio.sleep(0.001)  # outboxes are flushed
+            self.room.close()
+            await asyncio.sleep(0.001)  # who was just accepted begins its conversation
             for talking in self._talking:
                 talking.reschedule(asyncio.get_running_loop().time())
             if self._clients:
@@ -291,8 +290,7 @@ class ChatServer:
                 why = "does not read, and was cut off"
                 self.overruns.append(outbox.overrun)
                 return
-            if not self._stopping:
-                outbox.put("* goodbye")
+            outbox.put("* the server is going down" if self._stopping else "* goodbye")
             outbox.flush()
             self.room.leave(member)  # nothing can be written after hanging up
             await hang_up(reader, writer)
