@@ -6,8 +6,9 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -39,6 +40,21 @@ def run(work: Coroutine[Any, Any, T], *, debug: bool = False) -> T:
 async def until(condition: Callable[[], object]) -> None:
     while not condition():
         await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def slow_turns() -> AsyncIterator[None]:
+    """Let each turn of the loop take longer than the shortest timers."""
+
+    async def take_long() -> None:
+        while True:
+            time.sleep(0.002)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(take_long())
+    yield
+    task.cancel()
+    await asyncio.wait([task])
 
 
 @contextmanager

@@ -6,9 +6,8 @@ import signal
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 from types import ModuleType
 from typing import Any, TypeVar
@@ -29,6 +28,7 @@ from serving import (
     refuses_bad_ports,
     run,
     served,
+    slow_turns,
     until,
 )
 
@@ -676,23 +676,14 @@ def test_client_that_comes_with_the_end_is_not_left(turns: int, slow: bool) -> N
     """Slow turns let the server's timers ring in the midst of the acceptance."""
 
     async def scenario() -> None:
-        async def take_long() -> None:
-            while True:
-                time.sleep(0.002)
-                await asyncio.sleep(0)
-
         with socket.socket() as new:
-            async with chat.ChatServer() as server:
+            turn = slow_turns() if slow else nullcontext()
+            async with turn, chat.ChatServer() as server:
                 new.settimeout(LIMIT)
                 new.connect((HOST, server.port))
                 for _ in range(turns):  # of those in which it is accepted
                     await asyncio.sleep(0)
-                if slow:
-                    slowing = asyncio.create_task(take_long())
             assert not server._clients
-            if slow:
-                slowing.cancel()
-                await asyncio.wait([slowing])
             heard = all_of(new)
             assert heard == b"" or b"going down" in heard
 

@@ -14,6 +14,7 @@ from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
+    nullcontext,
     suppress,
 )
 from functools import partial
@@ -39,6 +40,7 @@ from serving import (
     refuses_bad_ports,
     run,
     served,
+    slow_turns,
     until,
 )
 
@@ -293,13 +295,17 @@ every_listening = pytest.mark.parametrize(
 
 
 @every_listening
+@pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("turns", range(5))
 def test_end_of_the_server_ends_clients_and_gives_the_port_back(
-    listening: Callable[[], AbstractAsyncContextManager[int]], turns: int
+    listening: Callable[[], AbstractAsyncContextManager[int]], turns: int, slow: bool
 ) -> None:
+    """Slow turns let the server's timers ring in the midst of the acceptance."""
+
     async def scenario() -> None:
         with socket.socket() as new:
-            async with listening() as port:
+            turn = slow_turns() if slow else nullcontext()
+            async with turn, listening() as port:
                 reader, writer = await asyncio.open_connection(HOST, port)
                 new.settimeout(1)
                 new.connect((HOST, port))
