@@ -26,7 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--start-method",
         choices=multiprocessing.get_all_start_methods(),
-        help="how scripts are to start processes unless they ask for another way",
+        help="how scripts are to start processes unless they ask for another way; "
+        "tests that are there once for each way run for this one only",
     )
 
 
@@ -36,6 +37,19 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if config.getoption("record"):
         config.option.numprocesses = 0
         config.option.dist = "no"
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    wanted = config.getoption("start_method")
+
+    def fits(item: pytest.Item) -> bool:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        return wanted is None or parameters.get("start_method", wanted) == wanted
+
+    config.hook.pytest_deselected(items=[item for item in items if not fits(item)])
+    items[:] = filter(fits, items)
 
 
 def pytest_configure() -> None:
