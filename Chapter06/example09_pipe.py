@@ -46,7 +46,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier, Event
 from typing import Any
 
-LIMIT = 10.0  # seconds that a step of the demonstration may take
+LIMIT = 30.0  # seconds that a step of the demonstration may take
 PATIENCE = 0.1  # seconds for which two processes are seen to stand still
 LARGE = 2**20  # bytes, far more than a pipe holds
 WINDOWS_PIPE = 8192  # bytes that multiprocessing asks for there

@@ -51,7 +51,7 @@ from multiprocessing.sharedctypes import SynchronizedArray
 from multiprocessing.synchronize import Barrier, Event, Lock
 from typing import Any
 
-LIMIT = 10.0  # seconds that a step of the demonstration may take
+LIMIT = 30.0  # seconds that a step of the demonstration may take
 WORD = 8  # bytes
 MAX_WORDS = 10**7
 

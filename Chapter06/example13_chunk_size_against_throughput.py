@@ -68,7 +68,7 @@ from pathlib import Path
 FIRST = 1000
 ROUNDS = 3
 MAX_WORKERS = 61  # of a process pool on Windows
-LIMIT = 10.0  # seconds that a step of the demonstration may take
+LIMIT = 30.0  # seconds that a step of the demonstration may take
 PATIENCE = 0.1  # seconds to wait for a result that never comes
 
 POOL, EXECUTOR = "Pool.map", "Executor.map"

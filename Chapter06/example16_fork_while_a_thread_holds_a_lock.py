@@ -41,7 +41,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-LIMIT = 10.0  # seconds for what should take none
+LIMIT = 30.0  # seconds for what should take none
 FRAME = r'call first\):\n  File "(.+)", line (\d+)'  # the innermost, of a dump
 LINE = "one line of the journal"
 

@@ -60,7 +60,7 @@ from typing import Any, ClassVar, TextIO
 
 Task = Callable[[], object]
 
-LIMIT = 10.0  # seconds that a step of the demonstration may take
+LIMIT = 30.0  # seconds that a step of the demonstration may take
 PATIENCE = 0.1  # seconds to wait for a result that never comes
 
 

@@ -59,7 +59,7 @@ from multiprocessing.synchronize import Event
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
-LIMIT = 10.0  # seconds that a step of the demonstration may take
+LIMIT = 30.0  # seconds that a step of the demonstration may take
 MAX_WORKERS = 61  # that Windows can wait for at once
 LENGTHS = range(101)
 

@@ -47,7 +47,7 @@ from pathlib import Path
 WORKERS = 3
 PIECE = 0.02  # seconds of a core that each of the two computations takes
 ANSWER = 0.03  # seconds until the answer comes, after all have asked
-LIMIT = 10.0  # seconds that all must have asked in
+LIMIT = 30.0  # seconds that all must have asked in
 
 COMPUTING, WAITING = "computing", "waiting"
 COLOURS = {COMPUTING: "#1b4f8a", WAITING: "#cfd8e3"}

@@ -34,7 +34,7 @@ from typing import cast
 HOST = "127.0.0.1"
 HIGH_WATER = 65_536  # bytes to write at which reading pauses
 FLUSH_LIMIT = 1.0  # seconds that clients have in the end to take what is theirs
-TIME_LIMIT = 10.0  # seconds for each step of the demonstration
+TIME_LIMIT = 20.0  # seconds for each step of the demonstration
 KERNEL_BUFFER = 65_536  # bytes, so that little fits between server and client
 FLOOD = array("I", range(2**19)).tobytes()  # 2 MiB, no part of it like another
 MIB = 2**20

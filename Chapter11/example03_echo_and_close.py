@@ -46,7 +46,7 @@ PATIENCE = 60.0  # seconds that a client has for its line
 LINGER = 2.0  # seconds that it has then to end its side
 TOO_LONG = b"line too long\n"
 SHORT = 0.01  # seconds, in place of LINGER
-TIME_LIMIT = 10.0  # seconds for the whole demonstration
+TIME_LIMIT = 20.0  # seconds for the whole demonstration
 BIG = 2**21 * b"x"  # far more than fits between server and client
 KERNEL_BUFFER = 65_536  # bytes
 # SO_LINGER of 0 seconds: when the socket is closed, the connection is reset.

@@ -51,7 +51,7 @@ except ModuleNotFoundError:  # there may be no wheel for a free-threaded build
 HOST = "127.0.0.1"
 AT_ONCE = 5  # requests
 SHORT = 0.05  # seconds
-TIME_LIMIT = 10.0  # seconds for an answer, and for the whole demonstration
+TIME_LIMIT = 20.0  # seconds for an answer, and for the whole demonstration
 DEFAULT = aiohttp.ClientTimeout(total=TIME_LIMIT)
 
 

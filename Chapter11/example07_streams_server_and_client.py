@@ -41,7 +41,7 @@ LINE_LIMIT = 1024  # bytes
 PATIENCE = 60.0  # seconds that a client may be silent, or not read
 LINGER = 2.0  # seconds that it has in the end to end its side, too
 SHORT = 0.05  # seconds, in place of PATIENCE
-TIME_LIMIT = 10.0  # seconds for the whole demonstration
+TIME_LIMIT = 20.0  # seconds for the whole demonstration
 LOG = logging.getLogger("line server")
 
 Answer = Callable[[bytes], Awaitable[bytes]]  # raises ValueError at a bad question

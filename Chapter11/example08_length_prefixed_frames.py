@@ -31,7 +31,7 @@ from itertools import combinations, pairwise
 LIMIT = 2**20  # bytes of a message
 HEADER = struct.Struct(">I")
 SIGNED_HEADER = struct.Struct(">i")  # as in Java's DataOutputStream.writeInt
-TIME_LIMIT = 10.0  # seconds for what goes through a socket
+TIME_LIMIT = 20.0  # seconds for what goes through a socket
 
 
 class FrameError(Exception):

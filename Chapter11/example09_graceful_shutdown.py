@@ -41,7 +41,7 @@ PATIENCE = 60.0  # seconds that a client may be silent, in mid-message, or not r
 LINGER = 0.5  # seconds that a client has in the end to end its side, too
 LINE_LIMIT = 65_536  # bytes
 LOG = logging.getLogger("graceful server")
-TIME_LIMIT = 10.0  # seconds for the whole demonstration
+TIME_LIMIT = 20.0  # seconds for the whole demonstration
 SHORT = 0.05  # seconds, in place of GRACE
 SIGNALS = [
     getattr(signal, name)

@@ -46,7 +46,7 @@ HOST = "127.0.0.1"
 LINE_LIMIT = 1024  # bytes
 BUFFER_LIMIT = 65_536  # bytes that wait for a client to take them
 GRACE = 1.0  # seconds that clients have in the end to take what is theirs
-TIME_LIMIT = 10.0  # seconds for the demonstration
+TIME_LIMIT = 20.0  # seconds for the demonstration
 # SO_LINGER of 0 seconds: when the socket is closed, the connection is reset.
 RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 

@@ -47,7 +47,7 @@ CHUNK = 16_384  # bytes
 CHUNKS = 128
 KERNEL_BUFFER = 16_384  # bytes, so that little fits between the two sides
 KIB = 1024
-TIME_LIMIT = 10.0  # seconds for each part
+TIME_LIMIT = 20.0  # seconds for each part
 # SO_LINGER of 0 seconds: when the socket is closed, the connection is reset.
 RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 

@@ -49,7 +49,7 @@ HOST = "127.0.0.1"
 NAME = "localhost"  # that the certificate is for
 LINE_LIMIT = 1024  # bytes
 PATIENCE = 5.0  # seconds for a handshake, and for the end of a connection
-TIME_LIMIT = 10.0  # seconds for the whole demonstration
+TIME_LIMIT = 20.0  # seconds for the whole demonstration
 NEEDS_STATUS = 77  # exit status of a script that cannot run here
 
 

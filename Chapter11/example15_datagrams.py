@@ -39,7 +39,7 @@ LARGEST = 1200  # bytes of a message: no network on the way takes it to pieces
 WINDOW = 4  # datagrams under way at a time
 OVERDUE = 0.2  # seconds until a datagram without acknowledgement is sent again
 ATTEMPTS = 10  # to send a datagram
-TIME_LIMIT = 10.0  # seconds for the whole demonstration
+TIME_LIMIT = 20.0  # seconds for the whole demonstration
 
 Address = tuple[str, int]
 

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 PATIENCE = 5.0  # seconds for a child that was asked to end
 SHORT = 0.05  # seconds, in place of that
-TIME_LIMIT = 10.0  # seconds for the whole demonstration
+TIME_LIMIT = 20.0  # seconds for the whole demonstration
 
 # An interpreter that starts soon: without site-packages and the user's settings.
 PYTHON = (sys.executable, "-I", "-S", "-c")

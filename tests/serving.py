@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-LIMIT = 10.0  # seconds that a test waits for what must come
+LIMIT = 30.0  # seconds that a test waits for what must come
 HOST = "127.0.0.1"
 
 T = TypeVar("T")

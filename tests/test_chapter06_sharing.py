@@ -30,7 +30,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-LIMIT = 10.0  # seconds that a test waits for what must come
+LIMIT = 30.0  # seconds that a test waits for what must come
 
 
 @contextmanager

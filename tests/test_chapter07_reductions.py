@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 Matrix = tuple[int, int, int, int]
 
-LIMIT = 10.0  # seconds for what should take no time
+LIMIT = 30.0  # seconds for what should take no time
 
 
 def product(a: Matrix, b: Matrix) -> Matrix:

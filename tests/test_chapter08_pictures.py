@@ -39,7 +39,7 @@ import example10_batch_that_goes_on as batch
 import generate_input as pictures
 from reader import STRICTLY
 
-LIMIT = 10.0  # seconds that nothing here comes near to
+LIMIT = 30.0  # seconds that nothing here comes near to
 
 Picture = NDArray[np.uint8]
 

@@ -35,7 +35,7 @@ from example01_read_and_look import read_picture
 from example07_faces_in_many_pictures import Box
 from generate_input import grace_hopper, scene, write_picture, write_tiles
 
-LIMIT = 10.0  # seconds that nothing here comes near to
+LIMIT = 30.0  # seconds that nothing here comes near to
 
 Picture = NDArray[np.uint8]
 

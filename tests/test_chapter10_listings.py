@@ -23,7 +23,7 @@ from Chapter10 import example06_process_executor as processes
 from Chapter10 import example07_factorials_with_gather as factorials
 from Chapter10 import example08_life_of_an_event_loop as life
 
-LIMIT = 10.0  # seconds that nothing here comes near to
+LIMIT = 30.0  # seconds that nothing here comes near to
 
 
 def primes_below(end: int) -> list[int]:

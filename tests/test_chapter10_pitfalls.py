@@ -15,7 +15,7 @@ from Chapter10 import example13_swallowed_cancellation as swallowed
 from Chapter10 import example14_lost_task as lost
 from Chapter10 import example15_exception_never_retrieved as unasked
 
-LIMIT = 10.0  # seconds that nothing here comes near to
+LIMIT = 30.0  # seconds that nothing here comes near to
 
 
 async def after(turns: int, outcome: Any) -> Any:
