@@ -35,11 +35,13 @@ Output:
 
 import argparse
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 
 try:
+    import aiohttp.http
     import aiohttp.web
 except ModuleNotFoundError:  # there may be no wheel for a free-threaded build
     print("needs aiohttp: pip install aiohttp")
@@ -65,6 +67,16 @@ document.forms[0].onsubmit = event => {
 }
 </script>
 """
+
+
+def _of_the_server(record: logging.LogRecord) -> bool:
+    # What is no HTTP is the client's fault, and has been answered with status 400.
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, aiohttp.http.HttpProcessingError)
+
+
+LOG = logging.getLogger("WebSocket server")
+LOG.addFilter(_of_the_server)
 
 
 class Hub:
@@ -202,7 +214,9 @@ async def listening(sockets: Sockets, port: int = 0) -> AsyncIterator[int]:
     site.router.add_get("/echo", sockets.echo)
     site.router.add_get("/feed", sockets.feed)
     site.on_shutdown.append(sockets.close_all)
-    runner = aiohttp.web.AppRunner(site, access_log=None, shutdown_timeout=1)
+    runner = aiohttp.web.AppRunner(
+        site, logger=LOG, access_log=None, shutdown_timeout=1
+    )
     await runner.setup()
     try:
         await aiohttp.web.TCPSite(runner, HOST, port).start()

@@ -29,6 +29,7 @@ import asyncio
 import base64
 import hashlib
 import http.client
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -37,6 +38,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 try:
+    import aiohttp.http
     import aiohttp.web
 except ModuleNotFoundError:  # there may be no wheel for a free-threaded build
     print("needs aiohttp: pip install aiohttp")
@@ -54,6 +56,16 @@ PAGE = """<!doctype html><title>file site</title><ul>
 <li><a href="/truncated/a?size=1000">/truncated/NAME?size=N</a>
 <li><a href="/drip/a?size=50&amp;pause=0.1">/drip/NAME?size=N&amp;pause=SECONDS</a></ul>
 """
+
+
+def _of_the_server(record: logging.LogRecord) -> bool:
+    # What is no HTTP is the client's fault, and has been answered with status 400.
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, aiohttp.http.HttpProcessingError)
+
+
+LOG = logging.getLogger("file site")
+LOG.addFilter(_of_the_server)
 
 
 @dataclass(slots=True)
@@ -212,7 +224,11 @@ async def _serving(port: int, counts: Counts) -> AsyncIterator[int]:
     site.router.add_get("/drip/{name}", handlers.drip)
     # A client that has hung up is not worked for, and at the end nobody is.
     runner = aiohttp.web.AppRunner(
-        site, access_log=None, handler_cancellation=True, shutdown_timeout=0.01
+        site,
+        logger=LOG,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=0.01,
     )
     await runner.setup()
     try:

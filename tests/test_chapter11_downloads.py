@@ -206,6 +206,7 @@ def test_served_site_answers_nc_and_ends_at_ctrl_c() -> None:
         served(file_site) as (process, port),
         socket.create_connection((HOST, port), LIMIT) as nc,
         socket.create_connection((HOST, port), LIMIT) as idle,
+        socket.create_connection((HOST, port), LIMIT) as kept,
     ):
         for portion in (b"GET /files/a?si", b"ze=5 HTTP/1.1\r\nHost: a\r\n", b"\r\n"):
             nc.sendall(portion)
@@ -217,6 +218,10 @@ def test_served_site_answers_nc_and_ends_at_ctrl_c() -> None:
         assert "Content-Length: 5" in head.split("\r\n")
         idle.sendall(b"no HTTP at all\r\n\r\n")
         assert b" 400 " in all_of(idle)
+        kept.sendall(b"GET /status/404 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 404 " in kept.recv(65_536)
+        kept.sendall(b"no HTTP at all\r\n\r\n")
+        assert b" 400 " in all_of(kept)
         process.send_signal(signal.SIGINT)
         assert all_of(nc) == b""
         ends_in_order(process)
