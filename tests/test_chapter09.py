@@ -966,7 +966,17 @@ def test_a_client_is_told_that_the_server_hung_up() -> None:
 
 def test_threads_wait_together_and_are_gone() -> None:
     before = threading.active_count()
-    assert waits.wait_in_threads(50) == 50
+    seen = []
+    waits.wait_in_threads(50, lambda n: seen.append((n, threading.active_count())))
+    assert seen == [(50, before + 50)]
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_none_is_left_when_what_is_done_meanwhile_fails(kind: str) -> None:
+    before = threading.active_count()
+    with pytest.raises((ZeroDivisionError, ExceptionGroup)):
+        waits.KINDS[kind](50, lambda n: 1 // (n - 50))
     assert threading.active_count() == before
 
 
@@ -983,12 +993,16 @@ def test_threads_the_system_does_not_allow_are_not_counted(
 
     monkeypatch.setattr(threading.Thread, "start", start_some)
     before = threading.active_count()
-    assert waits.wait_in_threads(50) == 7
+    seen: list[int] = []
+    waits.wait_in_threads(50, seen.append)
+    assert seen == [7]
     assert threading.active_count() == before
 
 
 def test_tasks_wait_together() -> None:
-    assert waits.wait_in_tasks(50) == 50
+    seen = []
+    waits.wait_in_tasks(50, lambda n: seen.append((n, len(asyncio.all_tasks()))))
+    assert seen == [(50, 51)]
 
 
 def test_peak_memory_grows_with_what_is_used() -> None:
@@ -1009,7 +1023,7 @@ def test_peak_memory_grows_with_what_is_used() -> None:
 
 def test_a_cost_is_that_of_a_fresh_process() -> None:
     ballast = bytearray(b"x") * 200_000_000
-    cost = waits.cost_in_fresh_process("nothing", 100)
+    cost = waits.cost_in_fresh_process("tasks", 100)
     assert cost.waits == 100
     assert 0 < cost.memory < len(ballast)
 
