@@ -72,14 +72,19 @@ async def end(process: asyncio.subprocess.Process, patience: float = PATIENCE) -
         async with asyncio.timeout(patience):
             await discard(process)
     except BaseException as error:  # late, or cancelled
-        with suppress(ProcessLookupError):
-            if sys.platform == "win32":
-                process.kill()
-            else:  # with its own children, who may hold its pipes
-                os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
         if not isinstance(error, TimeoutError):
             raise
         await discard(process)
+
+
+def kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a child, with its own children, who may hold its pipes."""
+    with suppress(ProcessLookupError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 async def discard(process: asyncio.subprocess.Process) -> None:
@@ -122,6 +127,8 @@ async def child(
                 await asyncio.wait([ending])
             except asyncio.CancelledError as error:
                 cancelled = error
+        if ending.cancelled() and process.returncode is None:
+            kill(process)  # it may have been cancelled before it began
         ending.result()
         if cancelled is not None:
             raise cancelled

@@ -123,6 +123,7 @@ def test_a_grandchild_does_not_hold_the_block() -> None:
 
 IMPATIENT = """
 import asyncio
+import sys
 import example16_subprocess_pipes as pipes
 
 async def leave(pids):
@@ -134,7 +135,9 @@ async def main():
     pids = []
     leaving = asyncio.create_task(leave(pids))
     while not pids or len(asyncio.all_tasks()) < 3:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+    for _ in range(int(sys.argv[1])):
+        await asyncio.sleep(0)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await asyncio.wait([leaving])
@@ -145,11 +148,12 @@ asyncio.run(main())
 
 
 @needs_posix_signals
-def test_a_second_ctrl_c_kills_the_child() -> None:
+@pytest.mark.parametrize("turns", range(3))
+def test_a_second_ctrl_c_kills_the_child(turns: int) -> None:
     """asyncio.run cancels all tasks in the end, those that end children, too."""
     # asyncio may complain of a child that has not been waited for: not our concern.
     done = subprocess.run(
-        [sys.executable, "-c", IMPATIENT],
+        [sys.executable, "-c", IMPATIENT, str(turns)],
         cwd=Path(pipes.__file__).parent,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
