@@ -48,6 +48,7 @@ except ModuleNotFoundError:  # there may be no wheel for a free-threaded build
     raise SystemExit(77) from None
 
 HOST = "127.0.0.1"
+LOG = logging.getLogger("WebSocket server")
 LARGEST = 65_536  # bytes; a message must be shorter
 HEARTBEAT = 20.0  # seconds from ping to ping; half of it is time enough for the pong
 SHORT = 0.05  # seconds, in place of HEARTBEAT
@@ -73,10 +74,6 @@ def _of_the_server(record: logging.LogRecord) -> bool:
     # What is no HTTP is the client's fault, and has been answered with status 400.
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, aiohttp.http.HttpProcessingError)
-
-
-LOG = logging.getLogger("WebSocket server")
-LOG.addFilter(_of_the_server)
 
 
 class Hub:
@@ -214,6 +211,7 @@ async def listening(sockets: Sockets, port: int = 0) -> AsyncIterator[int]:
     site.router.add_get("/echo", sockets.echo)
     site.router.add_get("/feed", sockets.feed)
     site.on_shutdown.append(sockets.close_all)
+    LOG.addFilter(_of_the_server)
     runner = aiohttp.web.AppRunner(
         site, logger=LOG, access_log=None, shutdown_timeout=1
     )

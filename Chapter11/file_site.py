@@ -45,6 +45,7 @@ except ModuleNotFoundError:  # there may be no wheel for a free-threaded build
     raise SystemExit(77) from None
 
 HOST = "127.0.0.1"
+LOG = logging.getLogger("file site")
 LARGEST = 10_000_000  # bytes of a file
 LONGEST = 60.0  # seconds of a delay
 HELD = 5.0  # seconds at most that requests wait for one another
@@ -62,10 +63,6 @@ def _of_the_server(record: logging.LogRecord) -> bool:
     # What is no HTTP is the client's fault, and has been answered with status 400.
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, aiohttp.http.HttpProcessingError)
-
-
-LOG = logging.getLogger("file site")
-LOG.addFilter(_of_the_server)
 
 
 @dataclass(slots=True)
@@ -223,6 +220,7 @@ async def _serving(port: int, counts: Counts) -> AsyncIterator[int]:
     site.router.add_get("/truncated/{name}", handlers.truncated)
     site.router.add_get("/drip/{name}", handlers.drip)
     # A client that has hung up is not worked for, and at the end nobody is.
+    LOG.addFilter(_of_the_server)
     runner = aiohttp.web.AppRunner(
         site,
         logger=LOG,
