@@ -284,12 +284,9 @@ def test_a_cancel_while_leaving_has_the_failures_as_its_cause() -> None:
 
 def test_a_failure_is_told_once() -> None:
     async def main() -> None:
-        async def fail() -> None:
-            await after(5, None)
-            raise OSError("disk full")
-
         async with shields.Unfinished() as unfinished:
-            caller = asyncio.create_task(unfinished.keep(fail()))
+            failing = after(5, OSError("disk full"))
+            caller = asyncio.create_task(unfinished.keep(failing))
             await after(1, None)
         with pytest.raises(OSError, match="disk full"):
             await caller
@@ -297,21 +294,19 @@ def test_a_failure_is_told_once() -> None:
     asyncio.run(main())
 
 
+async def raise_beside_a_failure(error: BaseException) -> None:
+    async with shields.Unfinished() as unfinished:
+        failing = after(5, OSError("disk full"))
+        caller = asyncio.create_task(unfinished.keep(failing))
+        await after(2, None)
+        caller.cancel()
+        await after(2, None)
+        raise error
+
+
 def test_what_the_block_raises_and_what_was_kept_come_together() -> None:
-    async def main() -> None:
-        async def fail() -> None:
-            await after(5, None)
-            raise OSError("disk full")
-
-        async with shields.Unfinished() as unfinished:
-            caller = asyncio.create_task(unfinished.keep(fail()))
-            await after(2, None)
-            caller.cancel()
-            await after(2, None)
-            raise LookupError
-
     with pytest.raises(ExceptionGroup) as group:
-        asyncio.run(main())
+        asyncio.run(raise_beside_a_failure(LookupError()))
     kinds = [type(error) for error in group.value.exceptions]
     assert kinds == [LookupError, OSError]
 
@@ -327,20 +322,8 @@ def test_what_the_block_raises_comes_alone_if_nothing_else_has_failed() -> None:
 
 
 def test_an_exit_is_not_lost_to_a_failure() -> None:
-    async def fail() -> None:
-        await after(5, None)
-        raise OSError("disk full")
-
-    async def main() -> None:
-        async with shields.Unfinished() as unfinished:
-            caller = asyncio.create_task(unfinished.keep(fail()))
-            await after(2, None)
-            caller.cancel()
-            await after(2, None)
-            raise SystemExit(3)
-
     with pytest.raises(SystemExit) as info:
-        asyncio.run(main())
+        asyncio.run(raise_beside_a_failure(SystemExit(3)))
     assert info.value.code == 3
     assert isinstance(info.value.__cause__, ExceptionGroup)
 
