@@ -27,7 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--start-method",
         choices=multiprocessing.get_all_start_methods(),
         help="how scripts are to start processes unless they ask for another way; "
-        "tests that are there once for each way run for this one only",
+        "tests that are there once for each way run for this one only, and without "
+        "this option for the system's way and for spawn",
     )
 
 
@@ -42,11 +43,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    wanted = config.getoption("start_method")
+    default, *_ = multiprocessing.get_all_start_methods()
+    only = config.getoption("start_method")
+    wanted = {only} if only else {default, "spawn", None}
 
     def fits(item: pytest.Item) -> bool:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        return wanted is None or parameters.get("start_method", wanted) == wanted
+        return "start_method" not in parameters or parameters["start_method"] in wanted
 
     config.hook.pytest_deselected(items=[item for item in items if not fits(item)])
     items[:] = filter(fits, items)

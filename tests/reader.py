@@ -100,8 +100,7 @@ def run_script(
     Args:
         limit: seconds after which the script and all its processes are killed.
         start_method: how multiprocessing is to start processes unless the script asks
-            for a certain way; None leaves the interpreter's default. If it is given,
-            development mode does without its debugging allocator, which takes time.
+            for a certain way; None leaves the interpreter's default.
         interrupt: press Ctrl-C, as soon as the script has printed something or started
             a process. The exit status is not looked at then, stderr may hold one
             traceback, and the interpreter is in its usual mode.
@@ -121,7 +120,7 @@ def run_script(
             (folder / "sitecustomize.py").write_text(
                 f"import multiprocessing as m; m.set_start_method({start_method!r})\n"
             )
-            environment |= {"PYTHONPATH": name, "PYTHONMALLOC": "default"}
+            environment["PYTHONPATH"] = name
         # Files, not pipes: a process left behind would keep a pipe open, and what was
         # printed before a hang can be read.
         out_path, err_path = folder / "out", folder / "err"
@@ -160,7 +159,9 @@ def run_script(
         stderr = _SLOWED_DOWN.sub("", _text(err_path))
     after = _repository()
     if changed := [
-        path for path in before | after if before.get(path) != after.get(path)
+        Path(path).relative_to(ROOT).as_posix()
+        for path in before | after
+        if before.get(path) != after.get(path)
     ]:
         complaints.append(f"changed in the repository: {', '.join(sorted(changed))}")
     if interrupt:
@@ -186,6 +187,7 @@ def _environment(temporary: Path) -> dict[str, str]:
         "MPLBACKEND": "Agg",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONIOENCODING": "utf-8",
+        "PYTHONMALLOC": "default",  # the debugging one is slow, and meant for C
         "PYTHONUNBUFFERED": "1",
         _MARK: uuid.uuid4().hex,
     }
@@ -196,15 +198,20 @@ def _repository() -> dict[str, tuple[int, int]]:
 
     Of a folder only its being there counts: its time changes with caches.
     """
-    paths = [*ROOT.glob("*"), *ROOT.glob("Chapter*/**/*"), *ROOT.glob("tests/*")]
-    return {
-        path.relative_to(ROOT).as_posix(): (stat.st_mtime_ns, stat.st_size)
-        if path.is_file()
-        else (0, 0)
-        for path in paths
-        if "__pycache__" not in path.parts and not path.name.startswith(".")
-        for stat in [path.stat()]
-    }
+    found = {}
+    folders = [str(ROOT)]
+    for folder in folders:
+        for entry in os.scandir(folder):
+            if entry.name.startswith(".") or entry.name == "__pycache__":
+                continue
+            if not entry.is_dir():
+                stat = entry.stat()
+                found[entry.path] = (stat.st_mtime_ns, stat.st_size)
+                continue
+            found[entry.path] = (0, 0)
+            if folder != str(ROOT) or entry.name.startswith(("Chapter", "tests")):
+                folders.append(entry.path)
+    return found
 
 
 def _shared_memory() -> set[Path]:

@@ -349,14 +349,13 @@ def test_each_kind_of_threshold_is_its_definition(
 @example(np.full((3, 3), 7, np.uint8))
 def test_otsus_level_is_the_best_of_all(grey: Picture) -> None:
     values = grey.ravel().astype(float)
-    for level, variance in enumerate(simple.variances_between_classes(grey)):
+    expected = np.zeros(256)
+    for level in range(grey.min(), grey.max()):
         low, high = values[values <= level], values[values > level]
-        expected = 0.0
-        if low.size and high.size:
-            shares = low.size * high.size / values.size**2
-            expected = shares * (high.mean() - low.mean()) ** 2
-        assert variance == pytest.approx(expected, rel=1e-9)
+        shares = low.size * high.size / values.size**2
+        expected[level] = shares * (high.mean() - low.mean()) ** 2
     best = simple.variances_between_classes(grey)
+    assert best == pytest.approx(expected, rel=1e-9)
     assert best[simple.otsu_level(grey)] == best.max()
     found, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     assert best[int(found)] == pytest.approx(best.max(), rel=1e-6)
