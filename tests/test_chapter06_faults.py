@@ -5,14 +5,12 @@ import os
 import pickle
 import random
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +20,16 @@ import example18_worker_killed_job_completed as killed
 import example19_ctrl_c_and_sigterm as signals
 import psutil
 import pytest
+from child_tasks import (
+    big,
+    double,
+    exit_at_two,
+    fail_if_odd,
+    raise_what_loses_an_argument,
+    return_grenade,
+    return_lock,
+    serve_half_an_answer,
+)
 from example18_worker_killed_job_completed import Loss, Outcome, SupervisedMap
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,57 +145,6 @@ def test_a_fork_waits_for_the_lock_and_both_sides_get_it() -> None:
 # -- example18
 
 
-def double(n: int) -> int:
-    return 2 * n
-
-
-def fail_if_odd(n: int) -> int:
-    if n % 2:
-        raise ValueError(f"odd: {n}")
-    return n
-
-
-class UnpicklableError(Exception):
-    """Can be pickled, but not unpickled."""
-
-    def __init__(self, one: int, two: int) -> None:
-        super().__init__(f"{one} and {two}")
-
-
-def raise_unpicklable(n: int) -> int:
-    raise UnpicklableError(n, n)
-
-
-def return_lock(_: int) -> object:
-    return threading.Lock()
-
-
-class Grenade:
-    """Can be pickled, but raises when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return int, ("no number",)
-
-
-def return_grenade(_: int) -> Grenade:
-    return Grenade()
-
-
-def exit_at_two(n: int) -> int:
-    if n == 2:
-        sys.exit(7)  # no Exception: it ends the worker
-    return n
-
-
-def serve_half_an_answer(_: object, ours: Connection, __: object) -> None:
-    os.write(ours.fileno(), struct.pack("!i", 1000) + b"half of it")
-    killed.kill_this_process()
-
-
-def big(n: int) -> bytes:
-    return bytes([n]) * (1 << 20)
-
-
 def outcomes_of(
     function: Callable[[int], object],
     tasks: range,
@@ -295,7 +252,7 @@ def test_exceptions_of_tasks_are_outcomes(
 @pytest.mark.parametrize(
     ("function", "kind", "text"),
     [
-        (raise_unpicklable, RuntimeError, "UnpicklableError: 1 and 1"),
+        (raise_what_loses_an_argument, RuntimeError, "LosingAnArgumentError: 1 and 1"),
         (return_lock, TypeError, "pickle"),
         (return_grenade, ValueError, "no number"),
     ],

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -12,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from ctypes import c_longlong
 from functools import partial
-from multiprocessing.managers import BaseManager, SyncManager
+from multiprocessing.managers import SyncManager
 from multiprocessing.pool import Pool
 from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import example09_pipe as pipes
 import example10_shared_counter as counters
@@ -27,6 +26,7 @@ import example13_chunk_size_against_throughput as chunks
 import example14_queues_compared as queues
 import example17_what_cannot_be_pickled as pickles
 import pytest
+from child_tasks import LookerManager, die, double, fail
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,14 +40,6 @@ def no_process_is_left() -> Iterator[None]:
 
 
 # -- example09: pipes
-
-
-def double(number: int) -> int:
-    return 2 * number
-
-
-def die(_: object) -> NoReturn:
-    os._exit(1)
 
 
 def test_server_answers_each_request_and_ends_with_the_block(start_method: str) -> None:
@@ -234,10 +226,6 @@ def test_lock_is_held_from_the_read_to_the_write() -> None:
     assert counter.held[:-1] == [True] * 2
 
 
-def fail() -> NoReturn:
-    raise ValueError("on purpose")
-
-
 @pytest.mark.parametrize("start_method", ["spawn"], indirect=True)
 @pytest.mark.usefixtures("start_method")
 def test_a_process_that_fails_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
@@ -410,17 +398,7 @@ def test_tally_takes_its_lock() -> None:
     assert tally.total() == 1
 
 
-class Looker:
-    def ignores_ctrl_c(self) -> bool:
-        return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-
-
-class LookerManager(BaseManager):
-    make_looker: Callable[[], Looker]
-
-
 def test_a_manager_ignores_ctrl_c(start_method: str) -> None:
-    LookerManager.register("make_looker", Looker)
     with managers.started(LookerManager()) as manager:
         assert manager.make_looker().ignores_ctrl_c()
 

@@ -2,7 +2,6 @@
 
 import math
 import operator
-import os
 import re
 import statistics
 import sys
@@ -20,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from child_tasks import cannot_tell, die
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -458,10 +458,6 @@ def is_even(number: int) -> bool:
     return number % 2 == 0
 
 
-def fail(number: int) -> bool:
-    raise ArithmeticError(f"cannot tell for {number}")
-
-
 @given(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=60),
     st.integers(1, 70),
@@ -521,10 +517,6 @@ def test_processes_compact(start_method: str) -> None:
             assert result[: offsets[-1]] == primes
 
 
-def die(number: int) -> bool:
-    os._exit(3)
-
-
 def test_a_worker_that_dies_is_an_error_and_the_block_is_removed(
     start_method: str,
 ) -> None:
@@ -561,7 +553,7 @@ def test_the_block_is_removed_when_a_condition_fails_in_a_process(
         compaction.shared_block(Cells.size(100)) as block,
         compaction.process_pool(2) as pool,
     ):
-        compaction.compact(pool, fail, Cells(block, 100), 2)
+        compaction.compact(pool, cannot_tell, Cells(block, 100), 2)
     assert is_gone(block.name)
 
 

@@ -8,7 +8,6 @@ import operator
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +26,17 @@ from typing import Any, TypeVar
 import numpy as np
 import psutil
 import pytest
+from child_tasks import (
+    Matrix,
+    after_a_while,
+    die,
+    divide_or_wait,
+    exit_with_3,
+    kill,
+    product,
+    raise_unpicklable,
+    return_unpicklable,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,57 +49,7 @@ from Chapter07.example01_tree_reduction import TreeReducer
 
 T = TypeVar("T")
 
-Matrix = tuple[int, int, int, int]
-
 LIMIT = 30.0  # seconds for what should take no time
-
-
-def product(a: Matrix, b: Matrix) -> Matrix:
-    """Return the product of two 2 x 2 matrices, given row by row."""
-    p, q, r, s = a
-    t, u, v, w = b
-    return p * t + q * v, p * u + q * w, r * t + s * v, r * u + s * w
-
-
-def after_a_while(a: int, b: int) -> int:
-    """Add, later or earlier, so that answers come in any order."""
-    time.sleep(0.002 * ((a * 7 + b) % 3))
-    return a + b
-
-
-def divide_or_wait(a: float, b: float) -> float:
-    if b == 7:
-        time.sleep(LIMIT)  # still at work when another one fails: nobody waits
-    return a / b
-
-
-class UnpicklableError(Exception):
-    def __reduce__(self) -> Any:
-        raise TypeError("cannot be pickled")
-
-
-def raise_unpicklable(a: object, b: object) -> None:
-    raise UnpicklableError("reason")
-
-
-def return_unpicklable(a: object, b: object) -> object:
-    return lambda: None
-
-
-def exit_worker(a: object, b: object) -> None:
-    sys.exit(3)
-
-
-def exit_with_3(items: object) -> None:
-    sys.exit(3)
-
-
-def exit_hard(a: object, b: object) -> Any:
-    os._exit(3)
-
-
-def kill_worker(a: object, b: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager
@@ -202,7 +162,7 @@ def test_what_an_operator_raises_is_raised_here_and_ends_all(start_method: str) 
     [
         (raise_unpicklable, RuntimeError, "UnpicklableError: reason"),
         (return_unpicklable, Exception, "[Pp]ickle"),
-        (exit_worker, ChildProcessError, "exit code 3"),
+        (exit_with_3, ChildProcessError, "exit code 3"),
     ],
 )
 def test_nobody_waits_for_what_will_not_come(
@@ -219,7 +179,7 @@ def test_nobody_waits_for_what_will_not_come(
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize("when", ["at work", "idle"])
 def test_a_killed_worker_is_noticed(start_method: str, when: str) -> None:
-    combine = kill_worker if when == "at work" else operator.add
+    combine = kill if when == "at work" else operator.add
     with leaving_no_child(), TreeReducer[Any](combine, 2) as reducer:
         if when == "idle":
             assert reducer.reduce([1, 2]) == 3
@@ -332,7 +292,7 @@ def test_map_reduce_by_processes(start_method: str) -> None:
         with pytest.raises(ZeroDivisionError):
             pools.map_reduce(processes, operator.floordiv, [1, 0, 1, 0], 2)
         with pytest.raises(BrokenProcessPool):
-            pools.map_reduce(processes, exit_hard, [1, 2, 3], 1)
+            pools.map_reduce(processes, die, [1, 2, 3], 1)
 
 
 def test_map_reduce_of_nothing(pool: ThreadPoolExecutor) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from child_tasks import Deadly
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -397,17 +397,6 @@ def test_shares_are_of_those_asked_for() -> None:
 
 
 # -- example 10: a batch that goes on
-
-
-@dataclass(frozen=True, slots=True)
-class Deadly:
-    """A witness that kills every worker that has read a certain file."""
-
-    name: str
-
-    def __call__(self, step: str, source: Path) -> None:
-        if (step, source.name) == ("read", self.name):
-            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from child_tasks import die, interrupting, no_such_filter
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -525,36 +525,19 @@ def test_blocks_are_removed_when_all_went_well(blocks: list[str]) -> None:
     strips.filter_with_processes(noise(8, 8), 2, 1, smoothing, 1)
 
 
-def failing(picture: strips.Picture) -> NoReturn:
-    raise ArithmeticError(f"no such filter for {picture.shape}")
-
-
 def test_a_failing_filter_is_reported_and_leaves_no_block(
     start_method: str, blocks: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ArithmeticError, match=r"no such filter for \(5, 8\)"):
-        strips.filter_with_processes(noise(8, 8), 2, 1, failing, 2)
+        strips.filter_with_processes(noise(8, 8), 2, 1, no_such_filter, 2)
     assert capfd.readouterr() == ("", "")
-
-
-def dying(picture: strips.Picture) -> NoReturn:
-    os._exit(3)
 
 
 def test_a_worker_that_dies_leaves_no_block(
     start_method: str, blocks: list[str]
 ) -> None:
     with pytest.raises(BrokenProcessPool):
-        strips.filter_with_processes(noise(8, 8), 2, 1, dying, 2)
-
-
-def interrupting(picture: strips.Picture, parent: int, heard: Path) -> strips.Picture:
-    if not heard.exists():
-        os.kill(parent, signal.SIGINT)
-    deadline = time.monotonic() + LIMIT
-    while not heard.exists() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return picture
+        strips.filter_with_processes(noise(8, 8), 2, 1, die, 2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
