@@ -90,6 +90,16 @@ class Transport(asyncio.Transport):
         self.asked.append("write_eof")
 
 
+class Writer(Transport):
+    """What a stream has for writing, to a peer that takes everything at once."""
+
+    async def drain(self) -> None:
+        pass
+
+    async def wait_closed(self) -> None:
+        self.asked.append("wait_closed")
+
+
 class CountingBytes(bytearray):
     """Counts the bytes that are looked at, moved or copied."""
 
@@ -784,10 +794,6 @@ def test_client_that_vanishes_is_no_error(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_streams_are_closed_after_the_clients_end() -> None:
-    class Writer(Transport):
-        async def wait_closed(self) -> None:
-            self.asked.append("wait_closed")
-
     async def scenario() -> list[str]:
         reader, writer = asyncio.StreamReader(), Writer()
         hanging_up = asyncio.create_task(
@@ -818,7 +824,15 @@ def test_time_for_an_answer_is_not_the_clients() -> None:
         await asyncio.sleep(0.05)
         return b"late"
 
-    assert run(talk(b"ask\n", slow, patience=0.02)) == b"late\n"
+    async def scenario() -> bytes:
+        reader, writer = asyncio.StreamReader(), Writer()
+        reader.feed_data(b"ask\n")  # is there already: for the client nobody waits
+        reader.feed_eof()
+        stream_writer = cast(asyncio.StreamWriter, writer)
+        await streams.converse(reader, stream_writer, slow, patience=0.02)
+        return writer.written
+
+    assert run(scenario()) == b"late\n"
 
 
 def test_conversation_that_has_not_begun_is_ended_too() -> None:
