@@ -125,7 +125,9 @@ async def within_limit(
     handler: Handler,
 ) -> list[tuple[str, str]]:
     async with asyncio.timeout(TIME_LIMIT):
-        return await observe(handler)
+        # In a task of its own: before Python 3.13, a TaskGroup may leave its task
+        # marked as cancelled, and Ctrl-C would come out as a CancelledError.
+        return await asyncio.create_task(observe(handler))
 
 
 def main() -> None:

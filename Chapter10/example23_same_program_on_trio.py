@@ -221,7 +221,9 @@ def run_asyncio(
 
     async def main() -> T:
         async with asyncio.timeout(TIME_LIMIT):
-            return await function(*args, **kwargs)
+            # In a task of its own: before Python 3.13, a TaskGroup may leave its task
+            # marked as cancelled, and Ctrl-C would come out as a CancelledError.
+            return await asyncio.create_task(function(*args, **kwargs))
 
     return asyncio.run(main())
 

@@ -25,6 +25,7 @@ Output:
 import asyncio
 import errno
 import os
+import signal
 import socket
 import stat
 import struct
@@ -321,10 +322,17 @@ def main() -> None:
     if not hasattr(asyncio, "start_unix_server"):  # as on Windows
         print("needs Unix domain sockets")
         raise SystemExit(NEEDS_STATUS)
-    with tempfile.TemporaryDirectory() as name:  # for this user alone
-        if len(name) + 2 > LONGEST_PATH:
-            raise SystemExit(f"{name}: too long for a socket's path; set TMPDIR")
-        asyncio.run(demonstrate(Path(name)))
+    ctrl_c = signal.getsignal(signal.SIGINT)
+    try:
+        with tempfile.TemporaryDirectory() as name:  # for this user alone
+            if len(name) + 2 > LONGEST_PATH:
+                raise SystemExit(f"{name}: too long for a socket's path; set TMPDIR")
+            try:
+                asyncio.run(demonstrate(Path(name)))
+            finally:  # Ctrl-C while the folder is removed would leave it behind
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+    finally:
+        signal.signal(signal.SIGINT, ctrl_c)
 
 
 if __name__ == "__main__":
