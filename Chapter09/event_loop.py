@@ -66,7 +66,7 @@ class Future(Generic[T]):
     def result(self) -> T:
         """Return the value, or raise the exception, once it has come."""
         assert self._done, "it has not come yet"
-        if self._error:
+        if self._error is not None:
             raise self._error
         return cast("T", self._value)
 

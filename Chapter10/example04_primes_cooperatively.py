@@ -107,8 +107,8 @@ async def watch(test: Awaitable[bool]) -> Seen:
             await asyncio.sleep(0)
 
     bystander = asyncio.create_task(stand_by())
-    await asyncio.sleep(0)  # it has its first turn
     try:
+        await asyncio.sleep(0)  # it has its first turn
         prime = await test
         moments.append(time.perf_counter())
     finally:

@@ -47,18 +47,25 @@ async def map_in_executor(
     If this is cancelled, so are the calls that have not begun; others go on, unheard.
 
     Raises:
-        ExceptionGroup: what calls have raised, when all have ended.
+        ExceptionGroup: what calls have raised, when all have ended; for one that
+            others have cancelled, a RuntimeError.
     """
     loop = asyncio.get_running_loop()
     futures = [loop.run_in_executor(executor, function, one) for one in arguments]
     try:
-        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        await asyncio.gather(*futures, return_exceptions=True)
     finally:
         for future in futures:
             future.cancel()  # no effect on one that is done
-    failures = [one for one in outcomes if isinstance(one, Exception)]
+    failures: list[BaseException] = []
+    for future in futures:
+        if future.cancelled():  # by others: the executor was shut down
+            failures.append(RuntimeError("a call was cancelled"))
+        elif (error := future.exception()) is not None:
+            failures.append(error)
     if failures:
-        raise ExceptionGroup(f"{len(failures)} of {len(futures)} failed", failures)
+        message = f"{len(failures)} of {len(futures)} failed"
+        raise BaseExceptionGroup(message, failures)  # mostly, an ExceptionGroup
     return [future.result() for future in futures]
 
 

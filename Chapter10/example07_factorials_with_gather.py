@@ -63,7 +63,12 @@ async def as_they_come(numbers: Sequence[int]) -> list[int]:
     """Return the factorials in the order in which they were finished."""
     finished: list[int] = []
     coroutines = [factorial(number, finished) for number in numbers]
-    return [await product for product in asyncio.as_completed(coroutines)]
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        return [await product for product in asyncio.as_completed(tasks)]
+    finally:  # unlike gather, as_completed does not pass a cancel on
+        for task in tasks:
+            task.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ Output:
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -140,6 +141,7 @@ def between_runs() -> list[str]:
     with asyncio.Runner() as runner:
         loop, task = runner.run(first())
         turns_after_first = turns
+        time.sleep(0.01)  # time enough for turns, if anybody took them
         stood_still = turns == turns_after_first and not task.done()
         same_loop, value = runner.run(second())
         if same_loop is loop:

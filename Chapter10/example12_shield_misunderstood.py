@@ -6,7 +6,7 @@ waits for it any more. If the program ends now, asyncio.run cancels it like any 
 and the order is half written.
 
 Who shields something must keep it, and wait for it before leaving. `Unfinished` does
-both: `keep` is the shield, and the end of its `async with` block waits for whatever was
+both: `keep` shields, and the end of its `async with` block waits for whatever was
 kept and is not finished, for a limited time, and raises what nobody else has got.
 
 Output:
@@ -50,13 +50,11 @@ class Unfinished:
         """Await `coroutine`; it goes on even if this is cancelled."""
         task = asyncio.create_task(coroutine)
         self._kept.add(task)
-        try:
-            result = await asyncio.shield(task)
-        except Exception:
-            self._kept.discard(task)  # the caller has got it
-            raise
-        self._kept.discard(task)
-        return result
+        # Cancelled, this leaves the task alone, as a shield does; but from Python 3.14
+        # on a shield would also log what the task raises after that.
+        await asyncio.wait([task])
+        self._kept.discard(task)  # the caller gets it
+        return task.result()
 
     async def __aexit__(
         self, _: object, error: BaseException | None, __: object

@@ -1,4 +1,4 @@
-"""A task that swallows its cancellation cannot be stopped; neither by a time-out.
+"""A task that swallows its cancellation cannot be stopped, not even by a time-out.
 
 A cancel is an exception that comes out of an await, and whoever catches it and goes on
 has not been cancelled. `except Exception` lets it pass, since it is a BaseException; a

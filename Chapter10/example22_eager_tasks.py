@@ -4,8 +4,8 @@ A task is usually scheduled: it begins when its creator gives control back. With
 `asyncio.eager_task_factory` (from Python 3.12 on) `create_task` itself runs the
 coroutine up to the first await that has to wait. If there is none, the task is done
 when `create_task` returns, and the loop has had nothing to do. That pays for a function
-that mostly finds its answer in a cache. (From 3.14 on it pays less in a TaskGroup: that
-leaves the end of each task to the loop.)
+that mostly finds its answer in a cache. (From 3.12.9 and 3.13.2 on it pays less in a
+TaskGroup: that leaves the end of each task to the loop.)
 
 What breaks is code that relies on `create_task` not running anything. Between reading a
 balance and writing it back, it was no place where others run; now it is, and an update

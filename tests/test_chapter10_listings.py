@@ -211,6 +211,39 @@ def test_all_failures_are_raised_when_all_have_ended() -> None:
     assert ended == [0, 1, 2, 3]
 
 
+def test_calls_that_others_have_cancelled_are_failures() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def call(_: int) -> None:
+        entered.set()
+        assert leave.wait(LIMIT)
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            work = threads.map_in_executor(pool, call, range(3))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(work)
+                await asyncio.to_thread(entered.wait, LIMIT)
+                pool.shutdown(wait=False, cancel_futures=True)
+                leave.set()
+
+    with pytest.raises(ExceptionGroup) as group:
+        asyncio.run(main())
+    (failed,) = group.value.exceptions
+    assert isinstance(failed, ExceptionGroup)
+    assert "2 of 3 failed" in str(failed)
+    assert {type(error) for error in failed.exceptions} == {RuntimeError}
+
+
+def test_an_exception_that_is_returned_is_a_result() -> None:
+    async def main() -> list[BaseException]:
+        with ThreadPoolExecutor(1) as pool:
+            return await threads.map_in_executor(pool, ValueError, ["returned"])
+
+    (result,) = asyncio.run(main())
+    assert isinstance(result, ValueError)
+
+
 def test_calls_that_have_not_begun_are_cancelled_with_their_caller() -> None:
     called = []
     entered, leave = threading.Event(), threading.Event()
@@ -301,6 +334,18 @@ def test_factorials_come_in_order(numbers: list[int]) -> None:
     assert sorted(finished) == sorted(numbers)
     came = asyncio.run(factorials.as_they_come(numbers))
     assert came == [math.factorial(number) for number in finished]
+
+
+def test_nobody_computes_on_for_who_was_cancelled() -> None:
+    async def main() -> None:
+        task = asyncio.create_task(factorials.as_they_come([10**6, 10**6]))
+        await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
 
 
 def test_a_negative_number_has_no_factorial() -> None:
