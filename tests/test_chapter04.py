@@ -7,6 +7,7 @@ import io
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -744,7 +745,7 @@ def test_a_process_is_waited_for(fails: bool) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_waits_also_if_another_thread_is_the_one_that_gets_it() -> None:
     """The system gives it to any thread that does not block it, one of numpy's, say."""
-    log = []
+    log: list[str] = []
     leave = threading.Event()
     thread = threading.Thread(target=leave.wait)
     thread.start()
@@ -754,15 +755,20 @@ def test_ctrl_c_waits_also_if_another_thread_is_the_one_that_gets_it() -> None:
         with ends.ctrl_c_later():
             with ends.ctrl_c_later():
                 os.kill(os.getpid(), signal.SIGINT)
+                assert heard.recv(1)  # that thread has got it
                 for _ in range(10_000):
-                    pass  # each round is an occasion for it
+                    pass  # each round is an occasion for this one to learn of it
                 log.append("inner")
             log.append("outer")
 
+    heard, hears = socket.socketpair()
+    hears.setblocking(False)
+    signal.set_wakeup_fd(hears.fileno())
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with heard, hears, pytest.raises(KeyboardInterrupt):
             blocks()
     finally:
+        signal.set_wakeup_fd(-1)
         leave.set()
         thread.join()
     assert log == ["inner", "outer"]
