@@ -62,8 +62,7 @@ async def in_order(numbers: Sequence[int]) -> tuple[list[int], list[int]]:
 async def as_they_come(numbers: Sequence[int]) -> list[int]:
     """Return the factorials in the order in which they were finished."""
     finished: list[int] = []
-    coroutines = [factorial(number, finished) for number in numbers]
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    tasks = [asyncio.create_task(factorial(number, finished)) for number in numbers]
     try:
         return [await product for product in asyncio.as_completed(tasks)]
     finally:  # unlike gather, as_completed does not pass a cancel on

@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -322,17 +322,14 @@ def main() -> None:
     if not hasattr(asyncio, "start_unix_server"):  # as on Windows
         print("needs Unix domain sockets")
         raise SystemExit(NEEDS_STATUS)
-    ctrl_c = signal.getsignal(signal.SIGINT)
-    try:
-        with tempfile.TemporaryDirectory() as name:  # for this user alone
-            if len(name) + 2 > LONGEST_PATH:
-                raise SystemExit(f"{name}: too long for a socket's path; set TMPDIR")
-            try:
-                asyncio.run(demonstrate(Path(name)))
-            finally:  # Ctrl-C while the folder is removed would leave it behind
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-    finally:
-        signal.signal(signal.SIGINT, ctrl_c)
+    with ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+        name = stack.enter_context(tempfile.TemporaryDirectory())  # for this user alone
+        # Ctrl-C while the folder is removed would leave it behind.
+        stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        if len(name) + 2 > LONGEST_PATH:
+            raise SystemExit(f"{name}: too long for a socket's path; set TMPDIR")
+        asyncio.run(demonstrate(Path(name)))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def complaint(
 
 @pytest.fixture(params=multiprocessing.get_all_start_methods())
 def start_method(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run a test once for each way of starting processes that the system has."""
+    """Run a test once for each way of starting processes, of those that are wanted."""
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(request.param, force=True)
     # Children share this folder; one of their own would outlive those that are killed.

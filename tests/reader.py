@@ -204,13 +204,13 @@ def _repository() -> dict[str, tuple[int, int]]:
         for entry in os.scandir(folder):
             if entry.name.startswith(".") or entry.name == "__pycache__":
                 continue
-            if not entry.is_dir():
+            if entry.is_dir():
+                found[entry.path] = (0, 0)
+                if folder != str(ROOT) or entry.name.startswith(("Chapter", "tests")):
+                    folders.append(entry.path)  # is looked at later in this loop
+            else:
                 stat = entry.stat()
                 found[entry.path] = (stat.st_mtime_ns, stat.st_size)
-                continue
-            found[entry.path] = (0, 0)
-            if folder != str(ROOT) or entry.name.startswith(("Chapter", "tests")):
-                folders.append(entry.path)
     return found
 
 
