@@ -34,7 +34,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -173,13 +173,12 @@ def cost_in_fresh_process(kind: str, count: int) -> Cost:
         CalledProcessError: it did not.
     """
     command = [sys.executable, __file__, "--waits", f"{count}", "--cost-of", kind]
-    with ctrl_c_later():  # until it can be killed
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    with process:
-        try:
-            printed, _ = process.communicate()
-        finally:
-            process.kill()  # no effect on one that has ended
+    with ExitStack() as stack:
+        with ctrl_c_later():  # until the end of this block will kill it
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            stack.enter_context(process)
+            stack.callback(process.kill)  # no effect on one that has ended
+        printed, _ = process.communicate()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return Cost(**json.loads(printed))

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import math
+import os
 import selectors
 import signal
 import socket
@@ -1019,6 +1020,25 @@ def test_peak_memory_grows_with_what_is_used() -> None:
         check=True,
     )
     assert 40_000_000 < int(grown.stdout) < 80_000_000
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_no_process_is_left_by_a_ctrl_c_while_it_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = []
+
+    class Interrupted(subprocess.Popen[str]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        waits.cost_in_fresh_process("nothing", 100)
+    (process,) = started
+    assert process.returncode is not None  # it has been waited for
 
 
 def test_a_cost_is_that_of_a_fresh_process() -> None:
