@@ -121,20 +121,21 @@ def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
 
     Ctrl-C has to wait while they start and while they end: in the midst of that, a pool
     cannot be ended in order. Make it before any thread, which would let Ctrl-C through
-    and should not be forked.
+    and should not be forked. If the block fails, calls that have not begun are dropped:
+    an interrupted `submit` may leave one that no process gets and the end would await.
     """
     ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
 
-    def end() -> None:
+    def end(kind: type[BaseException] | None, *_: object) -> None:
         with ctrl_c_later():
-            pool.shutdown()
+            pool.shutdown(cancel_futures=kind is not None)
 
     if sys.platform != "win32":
         resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     with ExitStack() as stack:
         with ctrl_c_later():
             pool = ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c)
-            stack.callback(end)
+            stack.push(end)
             list(pool.map(abs, range(n_workers)))
         yield pool
 

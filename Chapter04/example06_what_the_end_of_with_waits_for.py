@@ -210,12 +210,12 @@ def ctrl_c_later() -> Iterator[None]:
 
 
 @contextmanager
-def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
+def new_process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of `n_workers` processes that leave Ctrl-C to this one.
 
-    Ctrl-C has to wait while they start and while they end: in the midst of that, a pool
-    cannot be ended in order. Make it before any thread, which would let Ctrl-C through
-    and should not be forked.
+    It ends as its own `with` would end it. Ctrl-C has to wait meanwhile, and while they
+    start: in the midst of that, a pool cannot be ended in order. Make it before any
+    thread, which would let Ctrl-C through and should not be forked.
     """
     ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
 
@@ -297,7 +297,7 @@ def tally(states: list[str]) -> str:
 def main() -> None:
     # Processes first: they should not be forked from a program with several threads.
     observe: dict[str, Callable[[bool], list[str]]] = {
-        "ProcessPoolExecutor": lambda f: states_after(process_pool(1), submit, f),
+        "ProcessPoolExecutor": lambda f: states_after(new_process_pool(1), submit, f),
         "multiprocessing.Pool": lambda f: states_after(
             old_process_pool(), apply_async, f, TIME_LIMIT
         ),

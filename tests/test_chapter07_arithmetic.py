@@ -144,6 +144,22 @@ def test_processes_merge_moments(start_method: str) -> None:
     assert sum(parts, Moments()).variance() == pytest.approx(exact, rel=1e-9)
 
 
+def test_a_call_that_ctrl_c_cut_short_does_not_keep_the_pool_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def put(_: object) -> None:
+        raise KeyboardInterrupt
+
+    def submit() -> None:
+        with moments.process_pool(1) as pool:
+            # The call is noted, but no process can be told of it any more.
+            monkeypatch.setattr(vars(pool)["_work_ids"], "put", put)
+            pool.submit(abs, -1)
+
+    with pytest.raises(KeyboardInterrupt):
+        submit()
+
+
 # -- example04, example07 and example09
 
 
