@@ -45,8 +45,8 @@ import urllib3
 from cheroot.server import HTTPConnection
 from cheroot.wsgi import Server
 
-# netrc is what requests imports with its first request. Ctrl-C in the midst of an import
-# may leave the module's lock taken, and threads that import it then wait for ever.
+# netrc is what requests imports with its first request. Ctrl-C amidst an import may
+# leave the module's lock taken, and threads that import it then wait for ever.
 
 THREADS = 100  # as many requests are answered at a time
 TIMEOUT = 10.0  # seconds
