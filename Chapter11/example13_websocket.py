@@ -10,7 +10,9 @@ why, and the other answers; a connection that just ends is closed with 1006.
 
 Who has vanished without a word (a laptop asleep, a cable pulled) looks like one who
 has nothing to say. heartbeat sends pings, and who answers none is dead. aiohttp's
-client answers them while it receives, so one that never receives counts as dead.
+client answers them while it receives, so one that never receives counts as dead. If
+there is something for it besides, the server would wait until that has been read:
+so sending has a time limit, and closing such a connection throws away what is unsent.
 
 The hub publishes to all. Each subscriber has a bounded queue and a task that sends: one
 whose queue is full is cut off, and the others do not wait for it.
@@ -30,7 +32,8 @@ Output:
     client cancelled  1000
     server ends       1001
     no pong           1006
-    5 ends, 5 codes
+    never reads       1006
+    6 ends, 5 codes
 """
 
 import argparse
@@ -51,6 +54,8 @@ HOST = "127.0.0.1"
 LOG = logging.getLogger("WebSocket server")
 LARGEST = 65_536  # bytes; a message must be shorter
 HEARTBEAT = 20.0  # seconds from ping to ping; half of it is time enough for the pong
+ABNORMAL = 1006  # the code of a WebSocket that has ended without being closed
+PATIENCE = 1.0  # seconds that a client has to answer a close
 SHORT = 0.05  # seconds, in place of HEARTBEAT
 BACKLOG = 100  # messages that a subscriber may be behind
 TIME_LIMIT = 20.0  # seconds for the whole demonstration
@@ -125,19 +130,20 @@ class Sockets:
     """Answers at /echo, and publishes at /feed what any subscriber sends.
 
     Args:
-        heartbeat: seconds from ping to ping.
+        heartbeat: seconds from ping to ping, and for sending an answer.
         on_closed: called with the code of each WebSocket that has ended.
     """
 
     def __init__(
         self,
         heartbeat: float = HEARTBEAT,
-        on_closed: Callable[[int | None], object] = lambda _: None,
+        on_closed: Callable[[int], object] = lambda _: None,
     ) -> None:
         self.hub = Hub()
         self._heartbeat = heartbeat
         self._on_closed = on_closed
-        self._open: set[aiohttp.web.WebSocketResponse] = set()
+        # How to cut off each that is open.
+        self._open: dict[aiohttp.web.WebSocketResponse, Callable[[], object]] = {}
 
     @asynccontextmanager
     async def _opened(
@@ -145,27 +151,33 @@ class Sockets:
     ) -> AsyncIterator[aiohttp.web.WebSocketResponse]:
         if from_elsewhere(request):
             raise aiohttp.web.HTTPForbidden
-        # timeout: seconds for the other side to answer a close.
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("gone before it was answered")
         ws = aiohttp.web.WebSocketResponse(
-            heartbeat=self._heartbeat, max_msg_size=LARGEST, timeout=1
+            heartbeat=self._heartbeat, max_msg_size=LARGEST, timeout=PATIENCE
         )
         await ws.prepare(request)
-        self._open.add(ws)
+        self._open[ws] = transport.abort
         try:
             yield ws
         finally:
-            self._open.discard(ws)
-            self._on_closed(ws.close_code)
+            del self._open[ws]
+            code = ABNORMAL if ws.close_code is None else ws.close_code
+            if code == ABNORMAL:
+                transport.abort()  # close() would wait until all is sent
+            self._on_closed(code)
 
     async def echo(self, request: aiohttp.web.Request) -> aiohttp.web.WebSocketResponse:
         """Send each message back."""
         async with self._opened(request) as ws:
-            with suppress(ConnectionError):  # it has vanished before it was answered
+            with suppress(OSError):  # vanished, or it does not read: TimeoutError
                 async for message in ws:  # until either side closes
-                    if message.type is aiohttp.WSMsgType.TEXT:
-                        await ws.send_str(message.data)
-                    elif message.type is aiohttp.WSMsgType.BINARY:
-                        await ws.send_bytes(message.data)
+                    async with asyncio.timeout(self._heartbeat):
+                        if message.type is aiohttp.WSMsgType.TEXT:
+                            await ws.send_str(message.data)
+                        elif message.type is aiohttp.WSMsgType.BINARY:
+                            await ws.send_bytes(message.data)
         return ws
 
     async def feed(self, request: aiohttp.web.Request) -> aiohttp.web.WebSocketResponse:
@@ -193,10 +205,20 @@ class Sockets:
         return aiohttp.web.Response(text=PAGE, content_type="text/html")
 
     async def close_all(self, _: aiohttp.web.Application) -> None:
-        """Tell all that the server is going away."""
+        """Tell all that the server is going away, and cut off who does not listen."""
+
+        async def close(
+            ws: aiohttp.web.WebSocketResponse, cut_off: Callable[[], object]
+        ) -> None:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await ws.close(code=aiohttp.WSCloseCode.GOING_AWAY)
+            except TimeoutError:  # it has not read what was sent before
+                cut_off()
+
         async with asyncio.TaskGroup() as group:
-            for ws in self._open:
-                group.create_task(ws.close(code=aiohttp.WSCloseCode.GOING_AWAY))
+            for ws, cut_off in self._open.items():
+                group.create_task(close(ws, cut_off))
 
 
 @asynccontextmanager
@@ -268,9 +290,9 @@ async def subscribe(session: aiohttp.ClientSession, url: str, hub: Hub) -> None:
     print("slow subscriber   cut off; the other got all messages")
 
 
-async def part(session: aiohttp.ClientSession) -> dict[str, int | None]:
+async def part(session: aiohttp.ClientSession) -> dict[str, int]:
     """End WebSockets in all ways; return the codes with which they ended."""
-    codes: asyncio.Queue[int | None] = asyncio.Queue()
+    codes: asyncio.Queue[int] = asyncio.Queue()
     ended = {}
 
     sockets = Sockets(on_closed=codes.put_nowait)
@@ -304,12 +326,16 @@ async def part(session: aiohttp.ClientSession) -> dict[str, int | None]:
         leaving = asyncio.create_task(last.receive())
     ended["server ends"] = (await leaving).data
 
-    async with (
-        listening(Sockets(SHORT, codes.put_nowait)) as port,
-        session.ws_connect(f"http://{HOST}:{port}/echo"),  # never receives
-    ):
-        await codes.get()  # of the one before
-        ended["no pong"] = await codes.get()
+    await codes.get()
+    async with listening(Sockets(SHORT, codes.put_nowait)) as port:
+        url = f"http://{HOST}:{port}/echo"
+        async with session.ws_connect(url):  # never receives
+            ended["no pong"] = await codes.get()
+        async with session.ws_connect(url) as ws:
+            with suppress(ConnectionError):
+                while True:  # until it is cut off
+                    await ws.send_bytes(bytes(LARGEST - 1))
+            ended["never reads"] = await codes.get()
     return ended
 
 
@@ -330,9 +356,9 @@ async def demonstrate() -> None:
         ended = await part(session)
     for way, code in ended.items():
         print(f"{way:16}  {code}")
-    if list(ended.values()) != [4001, 1009, 1000, 1001, 1006]:
+    if list(ended.values()) != [4001, 1009, 1000, 1001, 1006, 1006]:
         raise SystemExit("other codes than expected")
-    print("5 ends, 5 codes")
+    print(f"{len(ended)} ends, {len(set(ended.values()))} codes")
 
 
 async def serve(port: int) -> None:

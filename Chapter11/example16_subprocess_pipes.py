@@ -75,7 +75,13 @@ async def end(process: asyncio.subprocess.Process, patience: float = PATIENCE) -
         kill(process)
         if not isinstance(error, TimeoutError):
             raise
-        await discard(process)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await discard(process)
+        # What the child has started in a session of its own may still hold its pipes,
+        # and no public call closes our ends.
+        process._transport.close()  # type: ignore[attr-defined]
+        await process.wait()
 
 
 def kill(process: asyncio.subprocess.Process) -> None:

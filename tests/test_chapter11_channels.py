@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -119,6 +120,33 @@ def test_a_grandchild_does_not_hold_the_block() -> None:
             await main()
 
     asyncio.run(within_limit())
+
+
+@needs_posix_signals
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_daemon_that_keeps_the_pipes_does_not_hold_the_block(lives: bool) -> None:
+    pids = []
+
+    async def main() -> None:
+        script = f"""import subprocess, sys, time
+command = [sys.executable, "-c", "import time; time.sleep(60)"]
+print(subprocess.Popen(command, start_new_session=True).pid, flush=True)
+time.sleep({60 * lives})
+"""
+        async with pipes.child(*python(script), patience=0.05) as process:
+            assert process.stdout is not None
+            pids.append(int(await process.stdout.readline()))
+        assert process.returncode is not None
+
+    async def within_limit() -> None:
+        async with asyncio.timeout(LIMIT):
+            await main()
+
+    try:
+        asyncio.run(within_limit())
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
 
 
 IMPATIENT = """

@@ -223,7 +223,7 @@ def test_who_breaks_the_rules_is_told_which(frames: bytes, code: int) -> None:
 )
 def test_client_that_closes_is_answered(payload: bytes, code: int) -> None:
     async def scenario() -> None:
-        codes: asyncio.Queue[int | None] = asyncio.Queue()
+        codes: asyncio.Queue[int] = asyncio.Queue()
         async with (
             listening(Sockets(on_closed=codes.put_nowait)) as port,
             raw(port) as (reader, writer),
@@ -270,7 +270,7 @@ def test_any_portions_give_the_same_messages(size: int) -> None:
 @pytest.mark.parametrize("path", ["/echo", "/feed"])
 def test_who_vanishes_is_closed_with_1006_and_no_subscriber(path: str) -> None:
     async def scenario() -> None:
-        codes: asyncio.Queue[int | None] = asyncio.Queue()
+        codes: asyncio.Queue[int] = asyncio.Queue()
         sockets = Sockets(on_closed=codes.put_nowait)
         async with listening(sockets) as port:
             async with raw(port, path):
@@ -283,7 +283,7 @@ def test_who_vanishes_is_closed_with_1006_and_no_subscriber(path: str) -> None:
 
 def test_subscriber_that_never_reads_is_cut_off_and_the_others_get_all() -> None:
     async def scenario() -> None:
-        codes: asyncio.Queue[int | None] = asyncio.Queue()
+        codes: asyncio.Queue[int] = asyncio.Queue()
         sockets = Sockets(on_closed=codes.put_nowait)
         async with (
             listening(sockets) as port,
@@ -302,6 +302,43 @@ def test_subscriber_that_never_reads_is_cut_off_and_the_others_get_all() -> None
             sockets.hub.publish("after")
             assert await read_frame(reader) == (TEXT, b"after")
             assert await codes.get() == 1006
+
+    run(scenario())
+
+
+async def flood(writer: asyncio.StreamWriter) -> None:
+    """Send until the server takes no more (TimeoutError), or hangs up."""
+    while True:
+        writer.write(frame(BINARY, bytes(60_000)))
+        async with asyncio.timeout(1):
+            await writer.drain()
+
+
+def test_who_never_reads_its_echoes_is_cut_off() -> None:
+    async def scenario() -> None:
+        codes: asyncio.Queue[int] = asyncio.Queue()
+        async with (
+            listening(Sockets(0.1, codes.put_nowait)) as port,
+            raw(port) as (reader, writer),
+        ):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            with contextlib.suppress(ConnectionError):
+                await flood(writer)
+            assert await codes.get() == 1006
+
+    run(scenario())
+
+
+def test_end_of_the_server_does_not_wait_for_who_never_reads() -> None:
+    async def scenario() -> None:
+        codes: asyncio.Queue[int] = asyncio.Queue()
+        async with contextlib.AsyncExitStack() as stack:
+            async with listening(Sockets(on_closed=codes.put_nowait)) as port:
+                reader, writer = await stack.enter_async_context(raw(port))
+                reader._transport.pause_reading()  # type: ignore[attr-defined]
+                with pytest.raises(TimeoutError):
+                    await flood(writer)
+            assert codes.get_nowait() == 1006
 
     run(scenario())
 
