@@ -71,6 +71,7 @@ async def fetch(
 
     Raises:
         aiohttp.ClientError: no answer, or only a part of it; or the URL is malformed.
+        UnicodeError: the host's name is none, such as "a..b" (RFC 1035).
         TimeoutError: the answer was late.
     """
     # Without `async with`, the connection of a body not read would not be given back.
@@ -87,7 +88,7 @@ async def fetch_json(
         aiohttp.ClientResponseError: the status is 400 or more, or the body no JSON by
             its own account (ContentTypeError).
         ValueError: it is JSON by its own account only.
-        aiohttp.ClientError, TimeoutError: as `fetch`.
+        aiohttp.ClientError, UnicodeError, TimeoutError: as `fetch`.
     """
     async with session.get(url, timeout=timeout) as response:
         response.raise_for_status()
@@ -105,7 +106,7 @@ async def fetch_all(
     async def page_or_error(url: str) -> Page | Exception:
         try:
             return await fetch(session, url)
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, UnicodeError, TimeoutError) as error:
             return error  # raised, it would cancel the other requests
 
     async with asyncio.TaskGroup() as group:
@@ -127,7 +128,7 @@ def reason(error: Exception, timeout: aiohttp.ClientTimeout = DEFAULT) -> str:
             return f"status {error.status}, {error.message}"
         case aiohttp.ClientPayloadError():
             return "body cut short"
-        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError() | UnicodeError():
             return "not the URL of a web site"
         case aiohttp.ClientConnectorDNSError():
             return "unknown host"
@@ -237,7 +238,7 @@ async def show(url: str) -> None:
     try:
         async with aiohttp.ClientSession() as session:
             page = await fetch(session, url)
-    except (aiohttp.ClientError, TimeoutError) as error:
+    except (aiohttp.ClientError, UnicodeError, TimeoutError) as error:
         raise SystemExit(f"{url}: {reason(error)}") from None
     print(f"status {page.status}, {len(page.body)} bytes")
     for name, value in page.headers.items():

@@ -58,6 +58,7 @@ T = TypeVar("T")
 PIECE = 64 * 1024  # bytes
 LARGEST = 1_000_000  # bytes of a file
 SIZE = 100_000  # bytes of a file in the demonstration
+MAX_WORKERS = 1000  # as many requests does the site count together
 TIME_LIMIT = 30.0  # seconds for the whole demonstration
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=10)  # seconds
 
@@ -135,7 +136,8 @@ async def download(
     """Download `url` to the file `target`, which is replaced if it is there already.
 
     Args:
-        sha256: the hexadecimal checksum that the body must have, if it is known.
+        sha256: the hexadecimal checksum that the body must have, if it is known. If it
+            is not, nor the length announced, the body is over when the site says so.
         largest: bytes that it may have.
         progress: called with the size of each piece, once it is written.
 
@@ -143,6 +145,7 @@ async def download(
         DownloadError: another status than 200; or a body cut short, too long,
             compressed, or with another checksum.
         aiohttp.ClientError, TimeoutError: no answer.
+        UnicodeError: the host's name is none, such as "a..b" (RFC 1035).
         OSError: the file cannot be written.
     """
     checksum = hashlib.sha256()
@@ -179,7 +182,7 @@ def file_in(folder: Path, name: str) -> Path:
         DownloadError: it leads elsewhere, or is no name of a file on every system.
     """
     # A dot at the end vanishes on Windows; there, con and its like are devices.
-    reserved = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+    reserved = r"(?i:con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\..*)?"
     if (
         not re.fullmatch(r'[^\x00-\x1f/\\:*?"<>|\ud800-\udfff]+', name)
         or name.startswith((".", " "))
@@ -217,8 +220,9 @@ async def download_all(
             try:
                 target = file_in(folder, name)
                 await download(session, source.url, target, source.sha256)
-            except (DownloadError, aiohttp.ClientError, OSError) as error:
-                failures[name] = error  # TimeoutError is an OSError, too
+            # TimeoutError is an OSError, too.
+            except (DownloadError, aiohttp.ClientError, UnicodeError, OSError) as error:
+                failures[name] = error
 
     async with asyncio.TaskGroup() as group:
         for _ in range(n_workers):
@@ -263,9 +267,10 @@ async def demonstrate(
     }
     before = set(folder.iterdir()) - {folder / name for name in right}
     print(f"{n_files + len(wrong)} downloads, {n_workers} at a time")
+    connector = aiohttp.TCPConnector(limit=n_workers)  # instead of 100 connections
     async with (
         asyncio.timeout(TIME_LIMIT),
-        aiohttp.ClientSession(timeout=TIMEOUT) as session,
+        aiohttp.ClientSession(timeout=TIMEOUT, connector=connector) as session,
     ):
         failures = await download_all(session, wrong | right, folder, n_workers)
         most = site.counts.most
@@ -275,7 +280,8 @@ async def demonstrate(
     for name in sorted(failures):
         print(f"{name:13}  {failures[name]}")
     if failures.keys() != wrong.keys():
-        raise SystemExit(f"other failures than expected: {failures}")
+        others = ", ".join(sorted(failures.keys() ^ wrong.keys()))
+        raise SystemExit(f"other failures than expected: {others}")
     sums = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in set(folder.iterdir()) - before
@@ -311,6 +317,8 @@ def main() -> None:
     parser.add_argument("--workers", type=positive, default=5)
     parser.add_argument("--output", type=existing_folder, metavar="FOLDER")
     options = parser.parse_args()
+    if options.workers > MAX_WORKERS:
+        parser.error(f"--workers: {MAX_WORKERS} at most, not {options.workers}")
     if options.workers > options.files:
         parser.error(f"{options.workers} workers for {options.files} files: too many")
 

@@ -122,8 +122,9 @@ async def in_tasks(urls: Sequence[str], at_a_time: int) -> Checksums:
             checksums[url] = hashlib.sha256(body).hexdigest()
 
     timeout = aiohttp.ClientTimeout(total=None, sock_read=TIMEOUT)
+    connector = aiohttp.TCPConnector(limit=at_a_time)  # instead of 100 connections
     async with (
-        aiohttp.ClientSession(timeout=timeout) as session,
+        aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
         asyncio.TaskGroup() as group,
     ):
         for _ in range(at_a_time):

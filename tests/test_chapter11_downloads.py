@@ -316,6 +316,21 @@ def test_answers_come_in_the_order_of_the_urls(site: file_site.Site) -> None:
     assert bodies == [file_site.content(str(n), n) for n in range(5)]
 
 
+@pytest.mark.parametrize("host", ["a..b", ".example", 64 * "a"])
+def test_host_that_cannot_be_one_harms_no_other_request(
+    site: file_site.Site, host: str
+) -> None:
+    async def scenario() -> list[client.Page | Exception]:
+        async with aiohttp.ClientSession() as session:
+            urls = [f"http://{host}/", f"{site.url}/delay/0"]
+            return await client.fetch_all(session, urls)
+
+    error, page = run(scenario())
+    assert isinstance(error, Exception)
+    assert client.reason(error) == "not the URL of a web site"
+    assert isinstance(page, client.Page)
+
+
 def test_connector_sets_the_bound(site: file_site.Site) -> None:
     async def scenario() -> list[client.Page | Exception]:
         connector = aiohttp.TCPConnector(limit=3)
@@ -619,6 +634,7 @@ def test_error_after_a_cancel_is_the_cause() -> None:
     [
         "", ".", "..", ".hidden", "../up", "a/b", "/etc/passwd", "a\\b", "C:", "c:a",
         "a\0b", "a\nb", "a ", " a", "a.", "con", "COM1.txt", "lpt9", "nul.tar.gz",
+        "COM¹", "lpt².txt", "CONIN$", "conout$.bin", "con .txt", "nul  .tar.gz",
         "what?", "*", "<a>", "a|b", '"', 256 * "a", 128 * "é", "\ud800", "a\udc80",
     ],
     ids=ascii,
@@ -674,11 +690,12 @@ def test_failures_are_named_and_the_others_completed(
         "../up": Source(f"{site.url}/files/a"),
         "refused": Source(f"http://{HOST}:1/"),
         "malformed": Source("http://["),
+        "no host": Source(f"http://{64 * 'a'}.example/"),
         "missing": Source(f"{site.url}/status/404"),
         "silent": Source(f"{site.url}/delay/60"),
         "altered": Source(f"{site.url}/files/a", 64 * "0"),
     }
-    right = {str(n): Source(f"{site.url}/files/{n}") for n in range(6)}
+    right = {str(n): Source(f"{site.url}/files/{n}") for n in range(7)}
     pairs = zip(wrong.items(), right.items(), strict=True)
     wanted = dict(itertools.chain.from_iterable(pairs))
 
@@ -713,6 +730,7 @@ def test_bug_ends_it_all(site: file_site.Site, folder: Path) -> None:
 
 def test_bad_arguments(complaint: Callable[..., str], folder: Path) -> None:
     assert "not 0" in complaint(downloads, "--files", "0")
+    assert "not 1001" in complaint(downloads, "--workers=1001", "--files=2000")
     assert "6 workers for 5" in complaint(downloads, "--workers=6", "--files=5")
     assert "no such folder" in complaint(downloads, "--output", str(folder / "none"))
     assert "not 0" in complaint(compared, "--at-a-time", "0")
@@ -723,9 +741,10 @@ def test_bad_arguments(complaint: Callable[..., str], folder: Path) -> None:
 # -- example06
 
 
-@pytest.mark.parametrize("at_a_time", [1, 4])
+@pytest.mark.parametrize("at_a_time", [1, 4, 120])
 def test_all_ways_download_the_same(site: file_site.Site, at_a_time: int) -> None:
-    urls = [f"{site.url}/files/{n}?together={at_a_time}" for n in range(8)]
+    n_files = max(8, at_a_time)
+    urls = [f"{site.url}/files/{n}?together={at_a_time}" for n in range(n_files)]
     sums = {
         url: file_site.checksum(str(n), 1000) for n, url in enumerate(urls)
     }  # fmt: skip
