@@ -4,7 +4,9 @@ A service manager sends SIGTERM and kills what is still there some seconds later
 terminal, Ctrl-C sends SIGINT. Until then the server has this order to keep:
 
 1. Close the listener, so that new clients are refused and can go elsewhere.
-2. Tell idle clients goodbye. Those in mid-message may finish it, and are answered.
+2. Tell idle clients goodbye. Those in mid-message may finish it, and are answered
+   first. Whoever has sent several learns from the goodbye that the rest was not taken,
+   as from HTTP/2's GOAWAY; else a busy client would keep the server until the deadline.
 3. Whoever has not finished at the deadline is cut off.
 
 So a conversation must know whether it is idle. It waits for the first byte of a message
@@ -115,12 +117,12 @@ class GracefulServer:
                 await asyncio.wait(self.conversations, timeout=left)
         finally:
             self._server.close()
-            late = set(self.conversations)
+            late = [task for task in self.conversations if not task.cancelling()]
             self.cut_off += len(late)
             for task in late:
                 task.cancel()
-            if late:
-                await asyncio.wait(late)
+            if self.conversations:
+                await asyncio.wait(self.conversations)
         await self._server.wait_closed()  # by now at once
 
     def _connected(
@@ -155,6 +157,9 @@ class GracefulServer:
                 async with asyncio.timeout(self._patience):
                     await writer.drain()
                 await asyncio.sleep(0)  # who sends much lets others have a turn
+                if self._stopping:  # the rest of what it has sent is not taken
+                    line = None
+                    break
             if line is None:
                 writer.write(b"goodbye\n")
             # Closed with unread bytes, the connection would be reset, and the reset

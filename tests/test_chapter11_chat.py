@@ -1115,6 +1115,25 @@ def test_end_of_the_server_ends_conversations_and_gives_the_port_back(
     run(scenario())
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="needs Server.abort_clients")
+def test_end_of_the_server_ends_handshakes(
+    files: tls.Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "PATIENCE", 2 * LIMIT)
+
+    async def scenario() -> None:
+        context = tls.server_context(files.server)
+        async with tls.EchoServer(context) as server:
+            reader, writer = await asyncio.open_connection(HOST, server.port)
+            writer.write(b"\x16")  # a handshake, says the first byte
+            await until(lambda: vars(server._server)["_clients"])
+        with suppress(ConnectionError):
+            assert not await reader.read()
+        writer.close()
+
+    run(scenario())
+
+
 def test_lines_before_one_that_is_too_long_are_answered(files: tls.Files) -> None:
     async def scenario() -> bytes:
         async with tls.EchoServer(tls.server_context(files.server)) as server:

@@ -1168,7 +1168,7 @@ def test_message_that_begins_in_the_turn_of_the_stop_is_answered(
     assert run(scenario()) == b"x"
 
 
-def test_messages_that_are_here_are_answered_before_the_goodbye() -> None:
+def test_one_message_is_answered_before_the_goodbye() -> None:
     thinking, thought = asyncio.Event(), asyncio.Event()
 
     async def answer(line: bytes) -> bytes:
@@ -1184,15 +1184,50 @@ def test_messages_that_are_here_are_answered_before_the_goodbye() -> None:
             stop = asyncio.create_task(server.stop(LIMIT))
             await asyncio.sleep(0)
             thought.set()
-            answers = await reader.readexactly(8)
-            writer.write(b"ee\n")  # the stop waits for that, too
-            answers += await reader.read()
+            answers = await reader.read()
             writer.close()
             await stop
             assert server.cut_off == 0
             return answers
 
-    assert run(scenario()) == b"ONE\nTWO\nTHREE\ngoodbye\n"
+    assert run(scenario()) == b"ONE\ngoodbye\n"
+
+
+def test_client_that_sends_and_sends_does_not_keep_the_server() -> None:
+    async def scenario() -> bytes:
+        async with graceful.GracefulServer(capitals) as server:
+            reader, writer = await asyncio.open_connection(HOST, server.port)
+            answers = bytearray()
+
+            async def read() -> None:
+                while some := await reader.read(65_536):
+                    answers.extend(some)
+
+            reading = asyncio.create_task(read())
+            stop = None
+            while not reading.done():
+                writer.write(b"on\n")  # there is always one more
+                await asyncio.sleep(0)
+                if stop is None and answers:
+                    stop = asyncio.create_task(server.stop(2 * LIMIT))
+            await reading
+            writer.close()
+            assert stop is not None
+            await stop
+            assert server.cut_off == 0
+            return bytes(answers)
+
+    assert run(scenario()).endswith(b"ON\ngoodbye\n")
+
+
+def test_who_is_cut_off_counts_once() -> None:
+    async def scenario() -> int:
+        server = graceful.GracefulServer(capitals)
+        async with server, graceful.Client(server, b"hel"):
+            await asyncio.gather(server.stop(0), server.stop(0))
+        return server.cut_off
+
+    assert run(scenario()) == 1
 
 
 def test_goodbye_is_followed_by_the_clients_end(
