@@ -22,6 +22,8 @@ Output:
     too long              refused
     reset                 connection_lost told
     then another          echoed
+    much more             thrown away
+    the same, hasty       reset
     stays on              cut off
     write, close()        all arrives
     write, abort()        a part
@@ -116,6 +118,15 @@ class EchoAndClose(asyncio.Protocol):
         self._timer = loop.call_later(self._linger, self.transport.abort)
 
 
+class HastyEcho(EchoAndClose):
+    """The same with the defect: it closes although the client may be still sending."""
+
+    def _answer(self, answer: bytes) -> None:
+        self._answered = True
+        self.transport.write(answer)
+        self.transport.close()
+
+
 @asynccontextmanager
 async def listening(
     make: Callable[[set[EchoAndClose]], EchoAndClose] = EchoAndClose, port: int = 0
@@ -194,6 +205,22 @@ async def ask(port: int, data: bytes = b"", end: bool = False) -> bytes:
     return bytes(answer)
 
 
+async def reply_to_much(
+    make: Callable[[set[EchoAndClose]], EchoAndClose],
+) -> bytes | None:
+    """Send a line and much more, then return what comes back; None after a reset."""
+    async with listening(make) as port:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        try:
+            writer.write(b"1\n" + BIG)
+            await writer.drain()
+            return await reader.read()
+        except ConnectionError:
+            return None
+        finally:
+            writer.transport.abort()
+
+
 async def ask_protocol(make: Callable[[], asyncio.Protocol]) -> bytes:
     """Return what a server of such protocols answers to a client that says nothing."""
     loop = asyncio.get_running_loop()
@@ -256,8 +283,11 @@ async def demonstrate() -> dict[str, bool]:
         reason = await made[len(holds)].lost
         holds["reset: connection_lost told"] = isinstance(reason, ConnectionResetError)
         holds["then another: echoed"] = await ask(port, b"hi\n") == b"hi\n"
-        hasty = partial(EchoAndClose, linger=SHORT)
-        holds["stays on: cut off"] = await is_cut_off(hasty, b"hi\n")
+        patient = partial(EchoAndClose, linger=TIME_LIMIT)
+        holds["much more: thrown away"] = await reply_to_much(patient) == b"1\n"
+        holds["the same, hasty: reset"] = await reply_to_much(HastyEcho) is None
+        impatient = partial(EchoAndClose, linger=SHORT)
+        holds["stays on: cut off"] = await is_cut_off(impatient, b"hi\n")
         close, abort = partial(BigAnswer, "close"), partial(BigAnswer, "abort")
         holds["write, close(): all arrives"] = await ask_protocol(close) == BIG
         holds["write, abort(): a part"] = len(await ask_protocol(abort)) < len(BIG)
