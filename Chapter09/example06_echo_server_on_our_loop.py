@@ -23,7 +23,6 @@ import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from event_loop import CancelledError, Future, Loop, Task
@@ -45,7 +44,7 @@ class EchoServer:
         self._loop = loop
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listener.setblocking(False)
-        self._clients: set[Task[None]] = set()
+        self._clients: dict[Task[None], socket.socket] = {}
         self.address: Any = self._listener.getsockname()
         self.most = self.broken = 0
 
@@ -59,8 +58,8 @@ class EchoServer:
                 while True:
                     connection, _ = await self._loop.sock_accept(self._listener)
                     client = self._loop.create_task(self._echo(connection))
-                    self._clients.add(client)
-                    client.when_done.append(self._clients.discard)
+                    self._clients[client] = connection
+                    client.when_done.append(self._ended)
                     self.most = max(self.most, len(self._clients))
         finally:
             try:
@@ -71,12 +70,15 @@ class EchoServer:
                     client.cancel()
 
     async def _echo(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                while data := await self._loop.sock_recv(connection, SIZE):
-                    await self._loop.sock_sendall(connection, data)
-            except ConnectionError:
-                self.broken += 1
+        try:
+            while data := await self._loop.sock_recv(connection, SIZE):
+                await self._loop.sock_sendall(connection, data)
+        except OSError:  # a reset, or a network that is gone
+            self.broken += 1
+
+    def _ended(self, client: Task[None]) -> None:
+        # Not in the coroutine: cancelled at once, it does not even begin.
+        self._clients.pop(client).close()
 
 
 async def ask(
@@ -174,9 +176,16 @@ async def exchange(
             raise failed[0] from None
         raise
     await rude
+    # Not `await serving`: the CancelledError could be its own, or for us.
+    over = Future[None](loop)
+
+    def server_ended(_: Task[None]) -> None:
+        if not over.done():  # nobody has cancelled us meanwhile
+            over.set_result(None)
+
+    serving.when_done.append(server_ended)
     serving.cancel()
-    with suppress(CancelledError):  # that was asked for
-        await serving
+    await over
     return server, answers == sent
 
 

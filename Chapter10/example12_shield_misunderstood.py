@@ -42,12 +42,20 @@ class Unfinished:
     def __init__(self, limit: float = LIMIT) -> None:
         self._limit = limit
         self._kept: set[asyncio.Task[Any]] = set()  # whose outcome nobody has got
+        self._ended = False
 
     async def __aenter__(self) -> Self:
         return self
 
     async def keep(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Await `coroutine`; it goes on even if this is cancelled."""
+        """Await `coroutine`; it goes on even if this is cancelled.
+
+        Raises:
+            RuntimeError: the block has ended, and nobody would wait for it.
+        """
+        if self._ended:
+            coroutine.close()
+            raise RuntimeError("the block has ended")
         task = asyncio.create_task(coroutine)
         self._kept.add(task)
         # Cancelled, this leaves the task alone, as a shield does; but from Python 3.14
@@ -74,6 +82,7 @@ class Unfinished:
                 await asyncio.wait(pending, timeout=None if left <= 0 else left)
             except asyncio.CancelledError as again:
                 ending = ending or again
+        self._ended = True
         ended = [task for task in self._kept if not task.cancelled()]
         failures = [task.exception() for task in ended]
         errors = [failure for failure in failures if isinstance(failure, Exception)]

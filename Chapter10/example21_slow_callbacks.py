@@ -75,9 +75,10 @@ async def watched_loop(
         period: seconds from an answer to the next question.
 
     Raises:
-        ValueError: the patience is not positive, or the period negative.
+        ValueError: the patience is not positive, or the period negative, or no thread
+            can wait for so long.
     """
-    if patience <= 0 or period < 0:
+    if not (0 < patience <= threading.TIMEOUT_MAX >= period >= 0):
         raise ValueError(f"patience of {patience} s, period of {period} s")
     loop = asyncio.get_running_loop()
     thread_id = threading.get_ident()

@@ -90,7 +90,7 @@ class FrameDecoder:
         return self._messages()
 
     def close(self) -> None:
-        """Confirm that the stream may end here.
+        """Confirm that the stream may end here, when all messages have been taken.
 
         Raises:
             FrameError: it ends in the middle of a frame.

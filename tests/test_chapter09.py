@@ -941,6 +941,34 @@ def test_the_echo_server_hangs_up_when_cancelled_twice() -> None:
     assert loop.run(main()) == b""
 
 
+def test_a_cancel_while_the_server_ends_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = Loop()
+    ending = Future[None](loop)
+    go_on = Future[None](loop)
+
+    class SlowToEnd(echoes.EchoServer):
+        async def serve(self) -> None:
+            try:
+                await super().serve()
+            finally:
+                ending.set_result(None)
+                await go_on
+
+    async def main() -> None:
+        monkeypatch.setattr(echoes, "EchoServer", SlowToEnd)
+        exchange = loop.create_task(echoes.exchange(loop, 1, 1))
+        await ending
+        exchange.cancel()
+        await loop.sleep(0)
+        go_on.set_result(None)
+        await exchange
+
+    with pytest.raises(CancelledError):
+        loop.run(main())
+
+
 def test_a_client_is_told_that_the_server_hung_up() -> None:
     loop = Loop()
 

@@ -215,6 +215,16 @@ def test_what_is_kept_gives_its_result_and_its_exception() -> None:
     assert asyncio.run(main()) == 42
 
 
+def test_after_the_block_nothing_is_kept() -> None:
+    async def main() -> None:
+        async with shields.Unfinished() as unfinished:
+            pass
+        with pytest.raises(RuntimeError, match="the block has ended"):
+            await unfinished.keep(never())
+
+    asyncio.run(main())
+
+
 def test_what_is_not_finished_in_time_is_named() -> None:
     async def main() -> None:
         async with shields.Unfinished(limit=0.001) as unfinished:

@@ -1092,7 +1092,10 @@ def test_what_turns_debug_mode_on(
     assert told.stdout.strip() == str(debug)
 
 
-@pytest.mark.parametrize(("patience", "period"), [(0, 0), (-1, 0), (1, -1)])
+@pytest.mark.parametrize(
+    ("patience", "period"),
+    [(0, 0), (-1, 0), (1, -1), (math.nan, 0), (1, math.nan), (math.inf, 0), (1, 1e10)],
+)
 def test_watchdog_needs_patience(patience: float, period: float) -> None:
     async def main() -> None:
         with pytest.raises(ValueError, match=f"patience of {patience} s"):
