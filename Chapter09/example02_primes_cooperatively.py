@@ -42,10 +42,12 @@ async def smallest_factor(number: int, step: int = STEP) -> int:
         step: after as many divisions, let other tasks have a turn.
 
     Raises:
-        ValueError: `number` is below 2.
+        ValueError: `number` is below 2, or `step` below 1.
     """
     if number < 2:
         raise ValueError(f"must be at least 2, not {number}")
+    if step < 1:
+        raise ValueError(f"a step must be at least 1, not {step}")
     end = isqrt(number) + 1
     for start in range(2, end, step):
         for factor in range(start, min(start + step, end)):

@@ -1,10 +1,11 @@
 """What `await` does: it carries a request down to whoever runs the coroutine.
 
 Calling an `async def` function runs nothing; it makes a coroutine. `send(None)` runs it
-until something yields. Only an `__await__` method can yield, at the end of a chain of
-awaits; what it yields passes through all of them, and comes out of `send`. What is sent
-in next is the value of that `yield`. The end of the coroutine is a StopIteration that
-holds its result; `throw` lets an await raise.
+until something yields. Only an `__await__` method can yield (or, in old libraries, a
+generator marked by `types.coroutine`), at the end of a chain of awaits; what it yields
+passes through all of them, and comes out of `send`. What is sent in next is the value
+of that `yield`. The end of the coroutine is a StopIteration that holds its result;
+`throw` lets an await raise.
 
 So a coroutine does nothing by itself: it asks, and whoever runs it decides what the
 requests mean. For asyncio they mean "call me back when this future is done". Here they

@@ -61,7 +61,13 @@ class Breather:
 async def is_prime(
     number: int, step: int, pause: Callable[[], Awaitable[None]]
 ) -> bool:
-    """Tell whether `number` is prime; await `pause()` before each `step` divisions."""
+    """Tell whether `number` is prime; await `pause()` before each `step` divisions.
+
+    Raises:
+        ValueError: `step` is below 1.
+    """
+    if step < 1:
+        raise ValueError(f"a step must be at least 1, not {step}")
     end = isqrt(number) + 1
     for start in range(2, end, step):
         await pause()

@@ -3,8 +3,9 @@
 `asyncio.run` is a loop's whole life in one call. It makes a loop, makes a task of the
 coroutine and runs it to its end. Then it tidies up: cancels the tasks that are left and
 lets them clean up, closes the asynchronous generators, waits for the threads of
-`to_thread`, closes the loop. The next call makes another loop. `asyncio.Runner` is the
-same step by step; between its runs, the loop and the tasks in it just stand still.
+`to_thread` (from 3.12 on, for five minutes at most), closes the loop. The next call
+makes another loop. `asyncio.Runner` is the same step by step; between its runs, the
+loop and the tasks in it just stand still.
 
 In between, the loop calls what is ready, in the order in which it became so: what was
 given to call_soon, then timers that are due, by their time. The one way in from another

@@ -1,4 +1,4 @@
-"""Who stops iterating does not close an async generator: `break` leaves it open.
+"""To stop iterating does not close an async generator: `break` leaves it open.
 
 A generator that has yielded stands still between `yield` and its `finally`. To get on,
 it must be awaited, and the end of `async for` does not do that, whether it ends by

@@ -9,7 +9,9 @@ generator, shares its context: what that sets stays set.
 
 A callback keeps the context in which it was scheduled. `asyncio.to_thread` takes a copy
 along into the thread; `loop.run_in_executor` does not, unless `in_own_context` wraps
-the function. `create_task(context=...)` runs a task in a context that others share.
+the function. (With `-X thread_inherit_context`, from 3.14 on, a new thread begins with
+the context of whoever starts it; free-threaded builds do so by default.)
+`create_task(context=...)` runs a task in a context that others share.
 
 A token resets a variable to what it was, once, and in its own context only: a generator
 that another task closes (example18) cannot. From 3.14 on a token is a context manager.

@@ -4,9 +4,10 @@ The loop goes on meanwhile; the call may even wait for something that a task has
 do. Its result or exception arrives as from an await, and context variables go along.
 
 What does not go along is cancellation. It ends the await, not the thread: that goes on
-to the end, and holds up the end of `asyncio.run`, which waits for it. The function must
-look by itself whether it should stop: `call_until_stopped` hands it an event for that,
-and does not return before the function has.
+to the end, and holds up the end of `asyncio.run`, which waits for it (from 3.12 on, for
+five minutes at most). The function must look by itself whether it should stop:
+`call_until_stopped` hands it an event for that, and does not return before the function
+has.
 
 The threads are those of the loop's default executor, min(32, cores + 4) of them. Calls
 beyond that wait in its queue, without a limit and without a word. Calls that wait for
