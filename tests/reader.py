@@ -45,6 +45,14 @@ STRICTLY = ["-X", "dev", "-W", "error", "-W", OF_SPAWNED]
 # busy machine makes any step that long; a second is the script's own fault.
 _SLOWED_DOWN = re.compile(r"^Executing <.*> took 0\.\d+ seconds\n", re.MULTILINE)
 
+# Ctrl-C amid the making of an event loop leaves half of one, which asyncio's own
+# clean-up does not expect.
+_HALF_A_LOOP = re.compile(
+    r"^Exception ignored .*\bBaseEventLoop\.__del__\b.*\nTraceback .*\n(  .*\n)+"
+    r"AttributeError: .*\n",
+    re.MULTILINE,
+)
+
 # What the interpreter writes between the parts of one traceback.
 _CHAINED = (
     "During handling of the above exception, another exception occurred:",
@@ -165,6 +173,7 @@ def run_script(
     ]:
         complaints.append(f"changed in the repository: {', '.join(sorted(changed))}")
     if interrupt:
+        stderr = _HALF_A_LOOP.sub("", stderr)
         tracebacks = stderr.count("Traceback (most recent call last):")
         if tracebacks - sum(map(stderr.count, _CHAINED)) > 1:
             complaints.append("more than one traceback")

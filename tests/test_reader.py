@@ -255,6 +255,21 @@ def test_a_chorus_of_tracebacks_is_heard(tmp_path: Path) -> None:
 
 
 @posix_only
+def test_half_an_event_loop_is_not_the_scripts_fault(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import asyncio, selectors, time\n"
+        "class Interrupted(selectors.DefaultSelector):\n"
+        "    def register(self, *_):\n        raise KeyboardInterrupt\n"
+        "try:\n    print('busy')\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    asyncio.SelectorEventLoop(Interrupted())\n"
+    )
+    run = run_script(script, interrupt=True)
+    assert "BaseEventLoop.__del__" not in run.stderr
+    assert run.complaints == ()
+
+
+@posix_only
 def test_an_interrupted_script_must_end_and_leave_nothing(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import time\nprint('busy')\ntime.sleep(60)\n")
