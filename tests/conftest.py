@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=multiprocessing.get_all_start_methods(),
         help="how scripts are to start processes unless they ask for another way; "
         "tests that are there once for each way run for this one only, and without "
-        "this option for the system's way and for spawn",
+        "this option for the system's way",
     )
 
 
@@ -44,12 +44,11 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     default, *_ = multiprocessing.get_all_start_methods()
-    only = config.getoption("start_method")
-    wanted = {only} if only else {default, "spawn", None}
+    wanted = config.getoption("start_method") or default
 
     def fits(item: pytest.Item) -> bool:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        return "start_method" not in parameters or parameters["start_method"] in wanted
+        return "start_method" not in parameters or parameters["start_method"] == wanted
 
     config.hook.pytest_deselected(items=[item for item in items if not fits(item)])
     items[:] = filter(fits, items)

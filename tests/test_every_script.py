@@ -8,9 +8,7 @@ printed into their docstrings. Read the diff.
 
 import os
 import platform
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from expected_output import disagreement, read_output, record
@@ -24,12 +22,6 @@ from reader import (
     script_metadata,
     syntax_tree,
 )
-
-
-def starts_processes(script: Path) -> bool:
-    """Tell whether a script's code speaks of multiprocessing or a process pool."""
-    _, _, code = script.read_text("utf-8").partition('\n"""\n')
-    return re.search(r"\b(multiprocessing|ProcessPoolExecutor)\b", code) is not None
 
 
 def run_or_skip(
@@ -64,33 +56,20 @@ def test_script_keeps_its_promises(script: Path, pytestconfig: pytest.Config) ->
     check_output(script, run)
 
 
-def runs_in_another_way() -> list[Any]:
-    """Return the one run that a script needs besides that with no arguments.
-
-    It starts processes by spawn, if it starts any, and draws the picture, if the script
-    draws one.
-    """
-    runs = []
-    for script in SCRIPTS:
-        spawn = "spawn" if starts_processes(script) else None
-        plot = "plot" if '"--plot"' in script.read_text("utf-8") else None
-        if spawn or plot:
-            label = "-".join(filter(None, [name_of(script), spawn, plot]))
-            runs.append(pytest.param(script, spawn, plot is not None, id=label))
-    return runs
-
-
-@pytest.mark.parametrize(("script", "start_method", "plot"), runs_in_another_way())
-def test_script_does_so_in_another_way(
-    script: Path, start_method: str | None, plot: bool, tmp_path: Path
+@pytest.mark.parametrize(
+    "script",
+    [script for script in SCRIPTS if '"--plot"' in script.read_text("utf-8")],
+    ids=name_of,
+)
+def test_script_draws_its_picture(
+    script: Path, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
-    """Spawned children import the script: without a main guard they run it again."""
+    start_method = pytestconfig.getoption("start_method")
     picture = tmp_path / "picture.png"
-    arguments = ["--plot", str(picture)] if plot else []
-    run = run_or_skip(script, *arguments, start_method=start_method)
+    run = run_or_skip(script, "--plot", str(picture), start_method=start_method)
     assert not run.complaints, run.report()
     check_output(script, run)
-    assert not plot or picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
