@@ -53,7 +53,7 @@ import tempfile
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -204,25 +204,28 @@ def work_off(
     done: SimpleQueue[Future[None]] = SimpleQueue()
     lost: list[Path] = []
     broken = False
-    while True:
-        while sources and not broken and len(in_flight) < most:
-            with ctrl_c_later():  # in the midst of submit it could leave a lock locked
-                try:
-                    future = pool.submit(job, sources[0])
-                except BrokenProcessPool:
-                    broken = True
-                    break
-                in_flight[future] = sources.popleft()
-                future.add_done_callback(done.put)
-        if not in_flight:
-            return lost
-        future = done.get()
-        source, failure = in_flight.pop(future), future.exception()
-        if isinstance(failure, BrokenProcessPool):
-            broken = True
-            lost.append(source)
-        else:
-            note(source, failure)
+    try:
+        while True:
+            while sources and not broken and len(in_flight) < most:
+                with ctrl_c_later():  # amid submit it could leave a lock locked
+                    try:
+                        future = pool.submit(job, sources[0])
+                    except BrokenProcessPool:
+                        broken = True
+                        break
+                    in_flight[future] = sources.popleft()
+                    future.add_done_callback(done.put)
+            if not in_flight:
+                return lost
+            future = done.get()
+            source, failure = in_flight.pop(future), future.exception()
+            if isinstance(failure, BrokenProcessPool):
+                broken = True
+                lost.append(source)
+            else:
+                note(source, failure)
+    finally:
+        wait(in_flight)  # also after Ctrl-C
 
 
 def reason(source: Path, failure: BaseException) -> str:
