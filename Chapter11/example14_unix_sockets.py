@@ -40,18 +40,33 @@ from pathlib import Path
 HOST = "127.0.0.1"
 LONGEST_PATH = 103  # bytes that every system has room for; Linux for 4 more
 ROUND_TRIPS = 200
+PATIENCE = 0.5  # seconds for the lock of a folder, which is held but for a moment
 TIME_LIMIT = 20.0  # seconds for the whole demonstration
 NEEDS_STATUS = 77  # exit status of a script that cannot run here
 
 
 @contextmanager
 def folder_locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on `folder`; the system releases it if this process dies."""
+    """Hold a lock on `folder`; the system releases it if this process dies.
+
+    Raises:
+        BlockingIOError: somebody else has held it for PATIENCE seconds. Whoever may
+            read the folder can do so, and is not to stop an event loop by that.
+    """
     import fcntl  # Windows has none
 
+    deadline = time.monotonic() + PATIENCE
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    error.filename = str(folder)
+                    raise
+            time.sleep(PATIENCE / 100)
         yield
     finally:
         os.close(descriptor)
@@ -81,7 +96,7 @@ def bind_unix(path: Path) -> socket.socket:
 
     Raises:
         OSError: the path is too long, or is something else than a socket; or a live
-            server has it (EADDRINUSE); or the file cannot be made.
+            server has it (EADDRINUSE); or the file cannot be made; as `folder_locked`.
     """
     if len(os.fsencode(path)) > LONGEST_PATH:  # bind would not say which
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
@@ -191,8 +206,10 @@ async def listening(path: Path) -> AsyncIterator[Echo]:
                     await asyncio.sleep(0.001)
                 finally:
                     server.close()
-                    # From 3.13 on asyncio has done so. It may be another's by now.
-                    with folder_locked(path.parent), suppress(FileNotFoundError):
+                    # From 3.13 on asyncio has done so. It may be another's by now. If
+                    # it cannot be removed, the next server replaces it.
+                    gone = suppress(FileNotFoundError, BlockingIOError)
+                    with gone, folder_locked(path.parent):
                         if os.path.samestat(path.lstat(), ours):
                             path.unlink()
 

@@ -112,7 +112,10 @@ def test_live_server_is_refused_even_while_it_accepts_nobody(folder: Path) -> No
         assert path.is_socket()
 
 
-def test_one_of_many_replaces_a_dead_socket(folder: Path) -> None:
+def test_one_of_many_replaces_a_dead_socket(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix, "PATIENCE", LIMIT)
     path = folder / "s"
     n = 8
     barrier = threading.Barrier(n)
@@ -149,6 +152,22 @@ def test_lock_of_a_folder_excludes_and_ends_with_its_block(folder: Path) -> None
         assert not entered.wait(0.02)
     thread.join(LIMIT)
     assert entered.is_set()
+
+
+def test_a_lock_that_is_not_given_back_stops_nobody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix, "PATIENCE", 0.05)
+    with unix.folder_locked(folder), pytest.raises(BlockingIOError, match=folder.name):
+        unix.bind_unix(folder / "s")
+
+    async def scenario() -> None:
+        async with unix.listening(folder / "s"):
+            lock.__enter__()
+
+    lock = unix.folder_locked(folder)
+    run(scenario())  # its end cannot have the lock
+    lock.__exit__(None, None, None)
 
 
 def test_listener_is_closed_if_it_cannot_be_had(
