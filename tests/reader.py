@@ -45,11 +45,13 @@ STRICTLY = ["-X", "dev", "-W", "error", "-W", OF_SPAWNED]
 # busy machine makes any step that long; a second is the script's own fault.
 _SLOWED_DOWN = re.compile(r"^Executing <.*> took 0\.\d+ seconds\n", re.MULTILINE)
 
-# Ctrl-C amid the making of an event loop leaves half of one, which asyncio's own
-# clean-up does not expect.
-_HALF_A_LOOP = re.compile(
+# What asyncio tells of itself when Ctrl-C strikes its own code: half an event loop that
+# its clean-up does not expect; a future that is cancelled while its result is fetched.
+_OF_ASYNCIO = re.compile(
     r"^Exception ignored .*\bBaseEventLoop\.__del__\b.*\nTraceback .*\n(  .*\n)+"
-    r"AttributeError: .*\n",
+    r"AttributeError: .*\n"
+    r"|^Exception in callback BaseSelectorEventLoop\._sock_.*\nhandle: .*\n"
+    r"Traceback .*\n(  .*\n)+asyncio\.exceptions\.InvalidStateError: .*\n",
     re.MULTILINE,
 )
 
@@ -173,7 +175,7 @@ def run_script(
     ]:
         complaints.append(f"changed in the repository: {', '.join(sorted(changed))}")
     if interrupt:
-        stderr = _HALF_A_LOOP.sub("", stderr)
+        stderr = _OF_ASYNCIO.sub("", stderr)
         tracebacks = stderr.count("Traceback (most recent call last):")
         if tracebacks - sum(map(stderr.count, _CHAINED)) > 1:
             complaints.append("more than one traceback")

@@ -270,6 +270,34 @@ def test_half_an_event_loop_is_not_the_scripts_fault(tmp_path: Path) -> None:
 
 
 @posix_only
+def test_a_result_that_comes_with_ctrl_c_is_not_the_scripts_fault(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import asyncio, signal, socket\n"
+        "class Struck(socket.socket):\n"
+        "    def recv(self, size):\n"
+        "        data = super().recv(size)\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "        return data\n"
+        "async def main():\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    here, there = socket.socketpair()\n"
+        "    with there, Struck(fileno=here.detach()) as struck:\n"
+        "        struck.setblocking(False)\n"
+        "        loop.call_later(0.01, there.send, b'x')\n"
+        "        await loop.sock_recv(struck, 1)\n"
+        "print('busy')\n"
+        "asyncio.run(main())\n"
+    )
+    run = run_script(script, interrupt=True)
+    assert "KeyboardInterrupt" in run.stderr
+    assert "InvalidStateError" not in run.stderr
+    assert run.complaints == ()
+
+
+@posix_only
 def test_an_interrupted_script_must_end_and_leave_nothing(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import time\nprint('busy')\ntime.sleep(60)\n")
