@@ -275,13 +275,16 @@ def test_a_result_that_comes_with_ctrl_c_is_not_the_scripts_fault(
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import asyncio, signal, socket\n"
+        "import asyncio, socket, time\n"
         "class Struck(socket.socket):\n"
         "    def recv(self, size):\n"
         "        data = super().recv(size)\n"
-        "        signal.raise_signal(signal.SIGINT)\n"
+        "        while not main_task.cancelling():\n"
+        "            time.sleep(0.001)\n"
         "        return data\n"
         "async def main():\n"
+        "    global main_task\n"
+        "    main_task = asyncio.current_task()\n"
         "    loop = asyncio.get_running_loop()\n"
         "    here, there = socket.socketpair()\n"
         "    with there, Struck(fileno=here.detach()) as struck:\n"
