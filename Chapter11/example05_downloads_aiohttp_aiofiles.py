@@ -42,18 +42,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiofiles
-import aiofiles.os
 import file_site
-from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
 try:
+    import aiofiles.os
+    import aiofiles.threadpool.binary
     import aiohttp
-except ModuleNotFoundError:  # there may be no wheel for a free-threaded build
-    print("needs aiohttp: pip install aiohttp")
+except ModuleNotFoundError as error:
+    print(f"needs {error.name}: pip install {error.name}")
     raise SystemExit(77) from None
 
 T = TypeVar("T")
+File = aiofiles.threadpool.binary.AsyncBufferedIOBase  # what aiofiles.open gives
 
 PIECE = 64 * 1024  # bytes
 LARGEST = 1_000_000  # bytes of a file
@@ -86,7 +86,7 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def whole_file(target: Path) -> AsyncIterator[AsyncBufferedIOBase]:
+async def whole_file(target: Path) -> AsyncIterator[File]:
     """Give a file to write to, which becomes `target` at the end of the block.
 
     Nobody finds half of it, or a new one in place of an old one before its time. After
@@ -97,9 +97,9 @@ async def whole_file(target: Path) -> AsyncIterator[AsyncBufferedIOBase]:
     """
     # Nobody else has this name; and a file cannot be moved to another disk in one step.
     part = target.with_name(f".{uuid.uuid4().hex}.part")
-    file: AsyncBufferedIOBase | None = None
+    file: File | None = None
 
-    async def make() -> AsyncBufferedIOBase:
+    async def make() -> File:
         nonlocal file  # known even if whoever asked for it has been cancelled
         file = await aiofiles.open(part, "xb")
         return file
