@@ -126,6 +126,17 @@ def from_elsewhere(request: aiohttp.web.Request) -> bool:
         return True
 
 
+def transport_of(request: aiohttp.web.Request) -> asyncio.Transport:
+    """Return the connection on which `request` came.
+
+    Raises:
+        ConnectionResetError: it is gone.
+    """
+    if request.transport is None:
+        raise ConnectionResetError("gone before it was answered")
+    return request.transport
+
+
 class Sockets:
     """Answers at /echo, and publishes at /feed what any subscriber sends.
 
@@ -151,9 +162,7 @@ class Sockets:
     ) -> AsyncIterator[aiohttp.web.WebSocketResponse]:
         if from_elsewhere(request):
             raise aiohttp.web.HTTPForbidden
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("gone before it was answered")
+        transport = transport_of(request)
         ws = aiohttp.web.WebSocketResponse(
             heartbeat=self._heartbeat, max_msg_size=LARGEST, timeout=PATIENCE
         )
@@ -182,8 +191,6 @@ class Sockets:
 
     async def feed(self, request: aiohttp.web.Request) -> aiohttp.web.WebSocketResponse:
         """Publish what comes, and send what is published."""
-        transport = request.transport
-        assert transport is not None
 
         async def send() -> None:
             with suppress(ConnectionError):
@@ -191,7 +198,7 @@ class Sockets:
                     await ws.send_str(await queue.get())
 
         # Subscribed first: who is connected misses nothing.
-        with self.hub.subscribed(transport.abort) as queue:
+        with self.hub.subscribed(transport_of(request).abort) as queue:
             async with self._opened(request) as ws, asyncio.TaskGroup() as group:
                 sending = group.create_task(send())
                 async for message in ws:

@@ -69,15 +69,13 @@ async def end(process: asyncio.subprocess.Process, patience: float = PATIENCE) -
     with suppress(ProcessLookupError):  # it has ended
         process.terminate()
     try:
-        async with asyncio.timeout(patience):
-            await discard(process)
+        await discard(process, patience)
     except BaseException as error:  # late, or cancelled
         kill(process)
         if not isinstance(error, TimeoutError):
             raise
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await discard(process)
+            await discard(process, patience)
         # What the child has started in a session of its own may still hold its pipes,
         # and no public call closes our ends.
         process._transport.close()  # type: ignore[attr-defined]
@@ -93,17 +91,22 @@ def kill(process: asyncio.subprocess.Process) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-async def discard(process: asyncio.subprocess.Process) -> None:
-    """Read what is left, without keeping it, and wait for the end."""
+async def discard(process: asyncio.subprocess.Process, patience: float) -> None:
+    """Read what is left, without keeping it, and wait for the end.
+
+    Raises:
+        TimeoutError: that has not come within `patience` seconds.
+    """
 
     async def drain(stream: asyncio.StreamReader | None) -> None:
         while stream is not None and await stream.read(65_536):
             pass
 
-    async with asyncio.TaskGroup() as group:
-        for stream in (process.stdout, process.stderr):
-            group.create_task(drain(stream))
-    await process.wait()
+    async with asyncio.timeout(patience):
+        async with asyncio.TaskGroup() as group:
+            for stream in (process.stdout, process.stderr):
+                group.create_task(drain(stream))
+        await process.wait()
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import example16_subprocess_pipes as pipes
 import psutil
 import pytest
+from serving import run
 
 LIMIT = 30.0  # seconds that nothing here comes near to
 
@@ -115,11 +116,7 @@ def test_a_grandchild_does_not_hold_the_block() -> None:
             assert process.stdout is not None
             await process.stdout.readline()
 
-    async def within_limit() -> None:
-        async with asyncio.timeout(LIMIT):
-            await main()
-
-    asyncio.run(within_limit())
+    run(main())
 
 
 @needs_posix_signals
@@ -138,12 +135,8 @@ time.sleep({60 * lives})
             pids.append(int(await process.stdout.readline()))
         assert process.returncode is not None
 
-    async def within_limit() -> None:
-        async with asyncio.timeout(LIMIT):
-            await main()
-
     try:
-        asyncio.run(within_limit())
+        run(main())
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
