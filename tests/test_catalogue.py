@@ -102,7 +102,7 @@ def lines_to_try() -> list[Any]:
     return [
         pytest.param(script, line, id=f"{name_of(script)} {line}")
         for script in SCRIPTS
-        for line in re.findall(r"^Try: +(--.*)$", docstring_of(script), re.MULTILINE)
+        for line in re.findall(r"(?m)^Try: +(--.*)$", script.read_text("utf-8"))
     ]
 
 
