@@ -12,8 +12,8 @@ check, the server may be whoever sits in between. Tell the client which authorit
 trust.
 
 A server may want to know its clients, too (mutual TLS): they show a certificate, and it
-trusts an authority of its own. A client without one takes its own handshake for done,
-and learns at its first read that it is not welcome (TLS 1.3).
+trusts an authority of its own. Since TLS 1.3 a client without one takes its handshake
+for done, and learns at its first read that it is not welcome.
 
 For asyncio all that is one argument, `ssl=`; streams and protocols stay the same. Here
 trustme makes authorities and certificates, which are gone in the end. For a server in
@@ -25,12 +25,13 @@ Output:
     trusts the authority            hello
     does not                        not trusted: CERTIFICATE_VERIFY_FAILED
     means another name              another name: CERTIFICATE_VERIFY_FAILED
-    speaks plain text               refused, no answer
+    speaks plain text               refused at its first read
     trusts, once more               hello
     trusts, but too late            expired: CERTIFICATE_VERIFY_FAILED
     certificate: of a known client  hello
-    certificate: of a stranger      refused, no answer
-    certificate: none               refused, no answer
+    certificate: of a stranger      refused at its first read
+    certificate: none               refused at its first read
+    certificate: none, TLS 1.2      refused in its handshake
     so let in                       ann@example.org
     only who can be proven to be meant is talked to
 """
@@ -39,8 +40,8 @@ import argparse
 import asyncio
 import ssl
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -195,31 +196,43 @@ def name_on(certificate: Mapping[str, Any] | None) -> str:
     return str(names[0][1]) if names else ""
 
 
-async def ask(
-    port: int, line: bytes, context: ssl.SSLContext | None, name: str = NAME
-) -> bytes:
-    """Send a line to the server called `name`; return what comes back.
+@asynccontextmanager
+async def connection(
+    port: int, context: ssl.SSLContext | None, name: str = NAME
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect to the server called `name`, for the length of a block.
 
     Args:
         context: None for plain text.
 
     Raises:
         ssl.SSLCertVerificationError: the server cannot prove that it is `name`.
-        ConnectionError: the server has hung up without an answer.
     """
     reader, writer = await asyncio.open_connection(
         HOST, port, ssl=context, server_hostname=name if context is not None else None
     )
     try:
-        writer.write(line)
-        answer = await reader.readline()
-        if not answer:
-            raise ConnectionAbortedError("hung up without an answer")
-        return answer
+        yield reader, writer
     finally:
         writer.close()
         with suppress(OSError):  # whoever has hung up does not say goodbye
             await writer.wait_closed()
+
+
+async def ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes
+) -> bytes:
+    """Send a line; return what comes back.
+
+    Raises:
+        ConnectionError: the server has hung up without an answer.
+        ssl.SSLError: it says why.
+    """
+    writer.write(line)
+    answer = await reader.readline()
+    if not answer:
+        raise ConnectionAbortedError("hung up without an answer")
+    return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,12 +277,15 @@ def made_on_the_spot() -> Iterator[Files]:
 
 async def outcome(port: int, context: ssl.SSLContext | None, name: str = NAME) -> str:
     """Return what comes of a client that sends a line."""
+    connected = False
     try:
-        return (await ask(port, b"hello\n", context, name)).decode().strip()
+        async with connection(port, context, name) as streams:
+            connected = True
+            return (await ask(*streams, b"hello\n")).decode().strip()
     except ssl.SSLCertVerificationError as error:
         return REASONS.get(error.verify_code, error.verify_message)
     except OSError:  # a reset, an alert, or just the end
-        return "refused, no answer"
+        return "refused at its first read" if connected else "refused in its handshake"
 
 
 async def demonstrate(files: Files) -> dict[str, str]:
@@ -296,6 +312,8 @@ async def demonstrate(files: Files) -> dict[str, str]:
             }.items():
                 context = client_context(files.authority, certificate)
                 got[f"certificate: {kind}"] = await outcome(server.port, context)
+            trusting.maximum_version = ssl.TLSVersion.TLSv1_2
+            got["certificate: none, TLS 1.2"] = await outcome(server.port, trusting)
             got["so let in"] = ", ".join(server.clients)
     return got
 
@@ -330,12 +348,13 @@ EXPECTED = {
     "trusts the authority": "hello",
     "does not": REASONS[19],
     "means another name": REASONS[62],
-    "speaks plain text": "refused, no answer",
+    "speaks plain text": "refused at its first read",
     "trusts, once more": "hello",
     "trusts, but too late": REASONS[10],
     "certificate: of a known client": "hello",
-    "certificate: of a stranger": "refused, no answer",
-    "certificate: none": "refused, no answer",
+    "certificate: of a stranger": "refused at its first read",
+    "certificate: none": "refused at its first read",
+    "certificate: none, TLS 1.2": "refused in its handshake",
     "so let in": "ann@example.org",
 }
 

@@ -1002,6 +1002,13 @@ def files() -> Iterator[tls.Files]:
     assert not files.authority.parent.exists()
 
 
+async def ask_over_tls(
+    port: int, line: bytes, context: ssl.SSLContext, name: str = tls.NAME
+) -> bytes:
+    async with tls.connection(port, context, name) as streams:
+        return await tls.ask(*streams, line)
+
+
 @in_both_modes
 def test_what_comes_of_each_client(
     files: tls.Files, debug: bool, caplog: pytest.LogCaptureFixture
@@ -1027,7 +1034,7 @@ def test_client_gives_up_before_it_has_sent_a_byte(
         proof = tls.server_context(getattr(files, certificate))
         async with tls.EchoServer(proof) as server:
             with pytest.raises(ssl.SSLCertVerificationError) as error:
-                await tls.ask(server.port, b"secret\n", context, name)
+                await ask_over_tls(server.port, b"secret\n", context, name)
         assert server.clients == []
         return error.value.verify_code
 
@@ -1041,11 +1048,11 @@ def test_mutual_tls_lets_in_who_shows_a_certificate_of_the_authority(
         proof = tls.server_context(files.server, files.authority)
         async with tls.EchoServer(proof) as server:
             known = tls.client_context(files.authority, files.client)
-            assert await tls.ask(server.port, b"hello\n", known) == b"hello\n"
+            assert await ask_over_tls(server.port, b"hello\n", known) == b"hello\n"
             for certificate in (None, files.stranger):
                 unknown = tls.client_context(files.authority, certificate)
                 with pytest.raises(OSError):  # noqa: PT011
-                    await tls.ask(server.port, b"hello\n", unknown)
+                    await ask_over_tls(server.port, b"hello\n", unknown)
             return server.clients
 
     assert run(scenario()) == ["ann@example.org"]
@@ -1082,8 +1089,8 @@ def test_line_that_is_too_long_ends_one_conversation_only(
         trusting = tls.client_context(files.authority)
         async with tls.EchoServer(tls.server_context(files.server)) as server:
             with pytest.raises(ConnectionError):
-                await tls.ask(server.port, 5000 * b"x" + b"\n", trusting)
-            answer = await tls.ask(server.port, b"hello\n", trusting)
+                await ask_over_tls(server.port, 5000 * b"x" + b"\n", trusting)
+            answer = await ask_over_tls(server.port, b"hello\n", trusting)
             await until(lambda: not server._conversations)
             return answer
 
