@@ -26,6 +26,7 @@ Output:
     8 4, end         2 of 10 bytes, then the end
     9 3, the first   3
     nothing          silent for too long
+    never reads      cut off
     one client's error ended one conversation
 """
 
@@ -41,6 +42,7 @@ LINE_LIMIT = 1024  # bytes
 PATIENCE = 60.0  # seconds that a client may be silent, or not read
 LINGER = 2.0  # seconds that it has in the end to end its side, too
 SHORT = 0.05  # seconds, in place of PATIENCE
+MUCH = 2**24  # bytes, more than any system takes for who does not read
 TIME_LIMIT = 20.0  # seconds for the whole demonstration
 LOG = logging.getLogger("line server")
 
@@ -218,6 +220,17 @@ async def misbehave() -> dict[str, str]:
         got["9 3, the first"] = await steady.ask("9 3")
     async with listening(divide, patience=SHORT) as port, Client(port) as silent:
         got["nothing"] = (await silent.reader.readline()).decode().strip()
+
+    conversation = asyncio.get_running_loop().create_future()
+
+    async def much(_: bytes) -> bytes:
+        conversation.set_result(asyncio.current_task())
+        return bytes(MUCH)
+
+    async with listening(much, patience=SHORT) as port, Client(port) as other:
+        other.writer.write(b"\n")
+        await asyncio.wait([await conversation])  # never over, without the limit
+        got["never reads"] = "cut off"
     return got
 
 
@@ -280,6 +293,7 @@ def main() -> None:
         "2 of 10 bytes, then the end",
         "3",
         "silent for too long",
+        "cut off",
     ]:
         raise SystemExit("the answers were to be others")
     errors = [record.exc_info[0] for record in log.buffer if record.exc_info]
