@@ -46,6 +46,7 @@ from queue import Empty, SimpleQueue
 
 TIME_LIMIT = 10.0  # seconds
 SLOW = 0.01  # seconds from which on debug mode is to complain
+STEP = r"Executing <[^<]*<handle_request\(\) running at (.*?):(\d+)>"  # of its task
 BLOCKED = 0.02  # seconds for which the loop is blocked
 PATIENCE = 0.02  # seconds that the watchdog waits for a sign of life
 
@@ -160,7 +161,7 @@ def step_that_debug_mode_names() -> tuple[str, str]:
     with logged("asyncio") as messages:
         asyncio.run(main(), debug=True)
     for message in messages:  # on a busy machine any other step may be slow as well
-        place = re.search(r"handle_request\(\) running at (.*?):(\d+)>", message)
+        place = re.match(STEP, message)
         if place and float(message.split()[-2]) >= BLOCKED:
             return message, linecache.getline(place[1], int(place[2])).strip()
     return "nothing", "nowhere"
