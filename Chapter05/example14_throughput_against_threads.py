@@ -50,7 +50,7 @@ import local_site
 import requests
 
 TIMEOUT = 20.0  # seconds without a byte from the site
-EACH = 8  # requests by each thread
+EACH = 4  # requests by each thread
 THREADS = (1, 2, 4, 8, 16, 32, 64)
 
 

@@ -66,7 +66,7 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 
 FIRST = 1000
-ROUNDS = 3
+ROUNDS = 2
 MAX_WORKERS = 61  # of a process pool on Windows
 LIMIT = 30.0  # seconds that a step of the demonstration may take
 PATIENCE = 0.1  # seconds to wait for a result that never comes

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(ROOT.glob("Chapter[0-9][0-9]/*.py"))
 
 LIMIT = 30.0  # seconds that a script may take
-POLL = 0.02  # seconds from one look at a script to the next
+POLL = 0.05  # seconds from one look at a script to the next
 MOMENT = 0.03  # seconds from a script's first line to the midst of its work
 HELPERS_GRACE = 5.0  # seconds that multiprocessing's own helpers may take to notice
 SHARED_MEMORY = Path("/dev/shm")  # where Linux shows shared memory by name
