@@ -55,6 +55,10 @@ _OF_ASYNCIO = re.compile(
     re.MULTILINE,
 )
 
+# Ctrl-C that strikes while tempfile makes or removes a folder leaves a part of it behind.
+# No with statement of a script can help that.
+_IN_TEMPFILE = re.compile(r'^  File ".*\btempfile\.py", line \d+, in ', re.MULTILINE)
+
 # What the interpreter writes between the parts of one traceback.
 _CHAINED = (
     "During handling of the above exception, another exception occurred:",
@@ -158,15 +162,16 @@ def run_script(
                 left = _end_all(process, environment[_MARK])
         if status is not None and left:
             complaints.append(f"left running: {', '.join(left)}")
-        if files := sorted(
+        stdout = _text(out_path)
+        stderr = _SLOWED_DOWN.sub("", _text(err_path))
+        files = sorted(
             path.relative_to(folder).as_posix()
             for path in (*current.rglob("*"), *temporary.rglob("*"))
-        ):
+        )
+        if files and not (interrupt and _IN_TEMPFILE.search(stderr)):
             complaints.append(f"left behind: {', '.join(files)}")
         if blocks := _abandoned_memory(memory_before):
             complaints.append(f"left in shared memory: {', '.join(blocks)}")
-        stdout = _text(out_path)
-        stderr = _SLOWED_DOWN.sub("", _text(err_path))
     after = _repository()
     if changed := [
         Path(path).relative_to(ROOT).as_posix()

@@ -331,6 +331,24 @@ def test_an_interrupted_script_must_end_and_leave_nothing(tmp_path: Path) -> Non
     assert "left running: sleep 60" in run.complaints
 
 
+def test_what_tempfile_leaves_behind_when_interrupted_is_not_the_scripts_fault(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, tempfile, time\n"
+        "mkdir = os.mkdir\n"
+        "os.mkdir = lambda *args: (mkdir(*args), print('made'), time.sleep(60))\n"
+        "tempfile.mkdtemp()\n"
+    )
+    assert run_script(script, interrupt=True).complaints == ()
+    script.write_text(
+        "import tempfile, time\ntempfile.mkdtemp()\nprint('made')\ntime.sleep(60)\n"
+    )
+    run = run_script(script, interrupt=True)
+    assert complaint_of(run).startswith("left behind: temporary/")
+
+
 def test_script_metadata_is_read(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
