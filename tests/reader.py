@@ -55,8 +55,8 @@ _OF_ASYNCIO = re.compile(
     re.MULTILINE,
 )
 
-# Ctrl-C that strikes while tempfile makes or removes a folder leaves a part of it behind.
-# No with statement of a script can help that.
+# Ctrl-C that strikes while tempfile makes or removes a folder leaves a part of it. No
+# with statement of a script can help that.
 _IN_TEMPFILE = re.compile(r'^  File ".*\btempfile\.py", line \d+, in ', re.MULTILINE)
 
 # What the interpreter writes between the parts of one traceback.
