@@ -110,6 +110,12 @@ class _Server(Server):
                 with suppress(OSError):
                     connection.socket.shutdown(socket.SHUT_RDWR)
 
+    def put_conn(self, conn: HTTPConnection) -> None:
+        try:
+            super().put_conn(conn)
+        except ValueError:  # the server has stopped since it was asked whether it runs
+            conn.close()
+
     def error_log(
         self, msg: str = "", level: int = logging.INFO, traceback: bool = False
     ) -> None:

@@ -120,6 +120,20 @@ def test_site_starts_and_stops_without_a_word_or_a_trace(
     assert capfd.readouterr() == ("", "")
 
 
+def test_connection_that_is_put_back_too_late_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def put_conn(*_: object) -> None:
+        raise ValueError("I/O operation on closed epoll object")
+
+    monkeypatch.setattr("cheroot.wsgi.Server.put_conn", put_conn)
+    closed: list[bool] = []
+    connection: Any = SimpleNamespace(close=lambda: closed.append(True))
+    server = local_site._Server(("127.0.0.1", 0), lambda *_: [], 1)
+    server.put_conn(connection)
+    assert closed == [True]
+
+
 def test_site_outlives_clients_that_hang_up(
     nothing_left: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
