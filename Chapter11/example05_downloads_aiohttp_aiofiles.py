@@ -60,7 +60,7 @@ LARGEST = 1_000_000  # bytes of a file
 SIZE = 100_000  # bytes of a file in the demonstration
 MAX_WORKERS = 1000  # as many requests does the site count together
 TIME_LIMIT = 30.0  # seconds for the whole demonstration
-TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=10)  # seconds
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)  # seconds
 
 
 class DownloadError(Exception):

@@ -47,7 +47,7 @@ except ModuleNotFoundError:  # there may be no wheel for a free-threaded build
     raise SystemExit(77) from None
 
 SIZE = 10_000  # bytes of a file
-TIMEOUT = 10.0  # seconds without a byte from the site
+TIMEOUT = 30.0  # seconds without a byte from the site
 
 Checksums = dict[str, str]  # SHA-256 in hexadecimal digits by URL
 

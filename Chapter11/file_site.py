@@ -48,8 +48,8 @@ HOST = "127.0.0.1"
 LOG = logging.getLogger("file site")
 LARGEST = 10_000_000  # bytes of a file
 LONGEST = 60.0  # seconds of a delay
-HELD = 5.0  # seconds at most that requests wait for one another
-TIMEOUT = 10.0  # seconds that the demonstration waits for an answer
+HELD = 20.0  # seconds at most that requests wait for one another
+TIMEOUT = 30.0  # seconds that the demonstration waits for an answer
 PAGE = """<!doctype html><title>file site</title><ul>
 <li><a href="/files/a?size=1000">/files/NAME?size=N&amp;together=M</a>
 <li><a href="/delay/0.5">/delay/SECONDS</a>
