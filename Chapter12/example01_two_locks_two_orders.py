@@ -26,7 +26,7 @@ Output:
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -208,6 +208,20 @@ class Attempt(threading.Thread):
             self._function()
         except BaseException as error:
             self.error = error
+
+
+def join_all(attempts: Iterable[Attempt]) -> None:
+    """Wait for all of them; raise what one of them has raised.
+
+    Raises:
+        TimeoutError: one has not ended within LIMIT seconds.
+    """
+    for attempt in attempts:
+        attempt.join(LIMIT)
+        if attempt.error is not None:
+            raise attempt.error
+        if attempt.is_alive():
+            raise TimeoutError(f"thread {attempt.name} has not ended")
 
 
 def main() -> None:

@@ -29,7 +29,14 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from example01_two_locks_two_orders import LIMIT, Account, Attempt, Watch, transfer
+from example01_two_locks_two_orders import (
+    LIMIT,
+    Account,
+    Attempt,
+    Watch,
+    join_all,
+    transfer,
+)
 
 N_ACCOUNTS = 3
 BALANCE = 100  # of each account, in the beginning
@@ -151,10 +158,7 @@ def main() -> None:
     ]
     for attempt in attempts:
         attempt.start()
-    for attempt in attempts:
-        attempt.join(LIMIT)
-        if attempt.is_alive() or attempt.error:
-            raise SystemExit(f"a thread has not ended well: {attempt.error!r}")
+    join_all(attempts)
     total = sum(account.balance for account in accounts)
     if total != N_ACCOUNTS * BALANCE:
         raise SystemExit(f"the accounts hold {total}, not {N_ACCOUNTS * BALANCE}")

@@ -34,7 +34,7 @@ import timeit
 from collections.abc import Callable
 from functools import partial
 
-from example01_two_locks_two_orders import LIMIT, Attempt, Watch
+from example01_two_locks_two_orders import LIMIT, Attempt, Watch, join_all
 from example04_ordered_acquisition import RankedLock, holding
 
 TIMES = 2000  # that two locks are taken and given back, to see what it costs
@@ -81,8 +81,7 @@ def longest_chain(n: int) -> tuple[list[str], list[int]]:
     with watch.changed:
         waits = [f"{one.name} for {lock.name}" for one, lock in watch.waits.items()]
     enough.set()
-    for attempt in attempts:
-        attempt.join(LIMIT)
+    join_all(attempts)
     return waits, table.eaten
 
 

@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from example01_two_locks_two_orders import LIMIT, Attempt
+from example01_two_locks_two_orders import LIMIT, Attempt, join_all
 
 MAX_PHILOSOPHERS = 100
 
@@ -88,10 +88,7 @@ def eat_together(pairs: Sequence[tuple[Fork, Fork]]) -> int:
     ]
     for attempt in attempts:
         attempt.start()
-    for attempt in attempts:
-        attempt.join(LIMIT)
-        if attempt.error is not None:
-            raise attempt.error
+    join_all(attempts)
     return eaters.most
 
 

@@ -36,7 +36,7 @@ from itertools import repeat
 from typing import Protocol
 
 from dining_table import dine
-from example01_two_locks_two_orders import LIMIT, Attempt
+from example01_two_locks_two_orders import LIMIT, Attempt, join_all
 
 ROUNDS = 100  # of those who are kept in step
 MEALS = 20  # of each philosopher
@@ -136,10 +136,7 @@ def in_step(n: int, rounds: int) -> int:
     attempts = [Attempt(f"{k}", partial(philosophize, k)) for k in range(n)]
     for attempt in attempts:
         attempt.start()
-    for attempt in attempts:
-        attempt.join(LIMIT)
-        if attempt.error is not None:
-            raise attempt.error
+    join_all(attempts)
     return len(eaten)
 
 

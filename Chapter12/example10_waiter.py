@@ -38,7 +38,7 @@ from functools import partial
 from itertools import count
 
 from dining_table import Table, dine
-from example01_two_locks_two_orders import LIMIT, Attempt
+from example01_two_locks_two_orders import LIMIT, Attempt, join_all
 
 MEALS = 20  # of each philosopher
 MEAL = 0.0005  # seconds
@@ -155,10 +155,7 @@ def overtake() -> list[str]:
         two.start()
         if waiter.until_waiting(2, LIMIT):
             seen.append("2 waits")
-    for attempt in (one, two):
-        attempt.join(LIMIT)
-        if attempt.error is not None:
-            raise attempt.error
+    join_all([one, two])
     return seen
 
 
@@ -175,10 +172,7 @@ def all_seats_taken(n: int) -> list[int]:
     attempts = [Attempt(f"{k}", partial(eat, k)) for k in range(n - 1)]
     for attempt in attempts:
         attempt.start()
-    for attempt in attempts:
-        attempt.join(LIMIT)
-        if attempt.error is not None:
-            raise attempt.error
+    join_all(attempts)
     return eaten
 
 

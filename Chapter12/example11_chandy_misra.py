@@ -37,7 +37,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from dining_table import Table, dine
-from example01_two_locks_two_orders import LIMIT, Attempt
+from example01_two_locks_two_orders import LIMIT, Attempt, join_all
 
 MEALS = 20  # of each philosopher
 MEAL = 0.0005  # seconds
@@ -125,10 +125,7 @@ def ask_again(n: int) -> list[int]:
             attempt.start()
             forks.until_hungry(philosopher, LIMIT)
     eat(0)
-    for attempt in neighbours:
-        attempt.join(LIMIT)
-        if attempt.error is not None:
-            raise attempt.error
+    join_all(neighbours)
     return eaten
 
 

@@ -35,11 +35,17 @@ Output:
 
 import argparse
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from dining_table import Table
-from example01_two_locks_two_orders import LIMIT, Attempt, DeadlockError, Watch
+from example01_two_locks_two_orders import (
+    LIMIT,
+    Attempt,
+    DeadlockError,
+    Watch,
+    join_all,
+)
 from example03_dining_philosophers_deadlock import LeftForkFirst
 from example05_what_lock_order_costs import longest_chain
 from example10_waiter import Waiter
@@ -53,20 +59,6 @@ def start_all(n: int, eat: Callable[[int], object]) -> list[Attempt]:
     for attempt in attempts:
         attempt.start()
     return attempts
-
-
-def join_all(attempts: Sequence[Attempt]) -> None:
-    """Wait for all; raise what one of them has raised.
-
-    Raises:
-        TimeoutError: one has not ended in time.
-    """
-    for attempt in attempts:
-        attempt.join(LIMIT)
-        if attempt.error is not None:
-            raise attempt.error
-        if attempt.is_alive():
-            raise TimeoutError(f"philosopher {attempt.name} still waits")
 
 
 def with_all_four(n: int) -> tuple[int, str]:

@@ -155,6 +155,23 @@ def test_only_who_waits_can_give_up_and_only_the_holder_release() -> None:
         assert lock.holder is threading.current_thread()
 
 
+def test_what_a_thread_raises_is_raised_where_it_is_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    seeing.join_all([started("fine", lambda: None)])
+    with pytest.raises(ZeroDivisionError):
+        seeing.join_all([started("fine", lambda: None), started("failing", fail)])
+    monkeypatch.setattr(seeing, "LIMIT", 0.01)
+    enough = threading.Event()
+    with pytest.raises(TimeoutError, match="thread slow has not ended"):
+        seeing.join_all([slow := started("slow", lambda: enough.wait(LIMIT))])
+    enough.set()
+    join(slow)
+
+
 def test_a_demonstration_without_a_deadlock_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
