@@ -1,5 +1,6 @@
 """What the tests share: two options, Ctrl-C as usual, and fixtures."""
 
+import gc
 import multiprocessing
 import multiprocessing.util
 import signal
@@ -78,6 +79,17 @@ def complaint(
         return capsys.readouterr().err.splitlines()[-1]
 
     return run
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """Keep the garbage collector away: Ctrl-C in one of its callbacks would be lost.
+
+    Hypothesis has such a callback.
+    """
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(params=multiprocessing.get_all_start_methods())

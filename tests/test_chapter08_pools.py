@@ -540,6 +540,7 @@ def test_a_worker_that_dies_leaves_no_block(
         strips.filter_with_processes(noise(8, 8), 2, 1, die, 2)
 
 
+@pytest.mark.usefixtures("no_collections")
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_ctrl_c_in_the_middle_leaves_no_block(
     start_method: str,

@@ -467,6 +467,7 @@ def test_who_was_handed_the_lock_holds_it_even_before_it_runs(aborted: bool) -> 
             assert waits[0].result(LIMIT) is True
 
 
+@pytest.mark.usefixtures("no_collections")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_real_ctrl_c_ends_the_wait_of_the_main_thread() -> None:
     """Sent again until it is noticed: CPython overlooks one just before a wait."""
