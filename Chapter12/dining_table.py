@@ -18,7 +18,7 @@ Output:
     fairness  0.20 if one of 5 has had all meals
               1.00 if all have had the same
     with one lock for all, 5 philosophers have 20 meals each, one at a time
-    1442 /s, fairness 75 %, no two neighbours together
+    1584 /s, fairness 70 %, no two neighbours together
 """
 
 import threading

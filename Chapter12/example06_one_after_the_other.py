@@ -17,8 +17,8 @@ Try:  --meals 100
 Output:
     5 philosophers, 200 meals, GIL on
     meals      threads with locks    one thread
-    compute               0.256 s       0.166 s  0.65x
-    wait                  0.101 s       0.158 s  1.56x
+    compute               0.132 s       0.116 s  0.88x
+    wait                  0.100 s       0.123 s  1.23x
     one thread serves all, without a lock, and one at a time
 """
 

@@ -24,11 +24,11 @@ Try:  --plot philosophers.png
 Output:
     5 philosophers, 20 meals each, of 1 ms
                         meals  at a time  longest wait  fairness
-    forks in order    1123 /s       2x       12.8 ms      95 %
-    a seat too few    1016 /s       2x       52.8 ms      63 %
-    waiter            1219 /s       2x       10.4 ms      99 %
-    back-off          1349 /s       2x       50.1 ms      40 %
-    Chandy-Misra      1509 /s       2x        2.8 ms     100 %
+    forks in order    1104 /s       2x       24.9 ms      79 %
+    a seat too few    1077 /s       2x       59.5 ms      68 %
+    waiter            1337 /s       2x        6.0 ms      99 %
+    back-off          1344 /s       2x       51.3 ms      40 %
+    Chandy-Misra      1692 /s       2x        2.5 ms     100 %
     5 times 100 meals, and never two neighbours at a time
 """
 

@@ -36,7 +36,7 @@ Output:
     pay, print, pay again       nothing to report
     both behind a gate          nothing to report
     audit if free               nothing to report
-    inside another lock         Lock 0.19 µs, a checked one 3.14 µs
+    inside another lock         Lock 0.13 µs, a checked one 1.84 µs
     two orders are a deadlock that waits for its moment; one order has none
 """
 
