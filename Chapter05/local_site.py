@@ -40,10 +40,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-import urllib3
-from cheroot.server import HTTPConnection
-from cheroot.wsgi import Server
+try:
+    import cheroot.server
+    import cheroot.wsgi
+    import requests
+    import urllib3
+except ModuleNotFoundError as error:
+    print(f"needs {error.name}: pip install {error.name}")
+    raise SystemExit(77) from None
 
 # netrc is what requests imports with its first request. Ctrl-C amidst an import may
 # leave the module's lock taken, and threads that import it then wait for ever.
@@ -72,7 +76,7 @@ class Site:
         return self.counts.get("Accepts")
 
 
-class _Connection(HTTPConnection):
+class _Connection(cheroot.server.HTTPConnection):
     server: "_Server"
 
     def communicate(self) -> bool:
@@ -90,7 +94,7 @@ class _Connection(HTTPConnection):
             self.wfile.close()
 
 
-class _Server(Server):
+class _Server(cheroot.wsgi.Server):
     """A threaded WSGI server that stops soon and writes nothing by itself."""
 
     expiration_interval = 0.05  # seconds until it notices that it is to stop
@@ -110,7 +114,7 @@ class _Server(Server):
                 with suppress(OSError):
                     connection.socket.shutdown(socket.SHUT_RDWR)
 
-    def put_conn(self, conn: HTTPConnection) -> None:
+    def put_conn(self, conn: cheroot.server.HTTPConnection) -> None:
         try:
             super().put_conn(conn)
         except ValueError:  # the server has stopped since it was asked whether it runs
