@@ -168,6 +168,8 @@ REPEATED = {
     "Gauge",
     "ctrl_c_later",
     "gil_state",
+    "in_range",
+    "jain",
     "origin",
     "picture",
     "positive",
