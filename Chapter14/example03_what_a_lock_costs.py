@@ -27,17 +27,17 @@ Try:  --plot locks.png
 Output:
     Python <version>, GIL <gil>, <cores> cores
     10 updates, each with a pause of 0.02 s
-      1 thread                       0.205 s
+      1 thread                       0.202 s
       10 threads, lock held          0.203 s
-      10 threads, lock not held      0.024 s
+      10 threads, lock not held      0.021 s
     100000 increments, the time for each
-      1 thread, no lock               79.5 ns
-      1 thread, a lock               316.2 ns
-      2 threads, the same lock       289.2 ns
-      4 threads, the same lock       291.4 ns
-      8 threads, the same lock       498.3 ns
-      8 threads, a lock for each     273.8 ns
-      8 threads, the lock once each   39.7 ns
+      1 thread, no lock               75.6 ns
+      1 thread, a lock               518.2 ns
+      2 threads, the same lock       507.0 ns
+      4 threads, the same lock       516.4 ns
+      8 threads, the same lock       543.7 ns
+      8 threads, a lock for each     553.2 ns
+      8 threads, the lock once each   69.0 ns
     all of them count right, and they differ in what that costs
 """
 

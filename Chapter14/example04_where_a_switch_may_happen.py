@@ -29,8 +29,8 @@ Output:
       counter.value = successor(counter.value)  RESUME         0
     50000 times in each of 8 threads               lost
       counter.value += 1                          0.0 %
-      counter.value = int(counter.value) + 1     82.7 %
-      counter.value = successor(counter.value)   75.0 %
+      counter.value = int(counter.value) + 1     82.1 %
+      counter.value = successor(counter.value)   73.7 %
     only the GIL keeps the plain line whole, and a call in it lets others in
 """
 
