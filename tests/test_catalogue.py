@@ -4,7 +4,7 @@ import ast
 import re
 import runpy
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -37,9 +37,37 @@ LISTINGS = dict(
     )
 )
 
-every_script = pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
-every_example = pytest.mark.parametrize("script", EXAMPLES, ids=name_of)
-every_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.name)
+
+Rule = Callable[[Path], None]
+
+
+def each(paths: Sequence[Path]) -> Callable[[Rule], Callable[[], None]]:
+    """Make one test of a rule that holds for each path; it names all that break it."""
+
+    def decorate(rule: Rule) -> Callable[[], None]:
+        def test() -> None:
+            broken, skipped = [], []
+            for path in paths:
+                name = path.relative_to(ROOT).as_posix()
+                try:
+                    rule(path)
+                except pytest.skip.Exception as skip:
+                    skipped.append(f"{name} {skip}")
+                except Exception as error:
+                    broken.append(f"{name}: {type(error).__name__}: {error}")
+            assert not broken, "\n".join(broken)
+            if skipped:
+                pytest.skip("; ".join(skipped))
+
+        test.__name__, test.__doc__ = rule.__name__, rule.__doc__
+        return test
+
+    return decorate
+
+
+every_script = each(SCRIPTS)
+every_example = each(EXAMPLES)
+every_chapter = each(CHAPTERS)
 
 
 def number_of(path: Path) -> int:
@@ -176,6 +204,7 @@ REPEATED = {
     "process_pool",
     "running",
     "side_by_side",
+    "switch_interval",
     "usable_cores",
 }
 
@@ -209,7 +238,7 @@ def test_chapter_readme_says_whether_there_are_scripts(chapter: Path) -> None:
     assert there_are != ("no scripts yet" in readme)
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+@each(READMES)
 def test_links_lead_somewhere(readme: Path) -> None:
     text = readme.read_text("utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -223,6 +252,7 @@ def test_links_lead_somewhere(readme: Path) -> None:
             assert (readme.parent / target).exists(), f"{target} is not there"
 
 
+@cache
 def index_of_concepts() -> dict[str, list[str]]:
     """Return the top README's index: the scripts by concept."""
     readme = (ROOT / "README.md").read_text("utf-8")
@@ -301,6 +331,7 @@ def distributions() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
+@cache
 def required() -> dict[str, Requirement]:
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     stripped = [line.partition("#")[0].strip() for line in lines]
