@@ -26,7 +26,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -92,6 +92,22 @@ def measure(job: Callable[[], Iterable[Countdown]]) -> Timing:
     return Timing(sum(p.steps for p in parts), wall, sum(p.cpu for p in parts))
 
 
+def report(n: int, timings: Mapping[str, Timing]) -> None:
+    """Print what counting down `n` steps took, a line for each name.
+
+    Raises:
+        SystemExit: another number of steps was counted.
+    """
+    print(f"{f'{n:,} steps':16}     wall       CPU  cores busy")
+    for name, timing in timings.items():
+        print(
+            f"{name:16}{timing.wall:7.2f} s {timing.cpu:7.2f} s"
+            f"{100 * timing.cores_busy:10.0f} %"
+        )
+        if timing.steps != n:
+            raise SystemExit(f"{name}: counted {timing.steps} steps")
+
+
 def usable_cores() -> int:
     """Return the number of cores this process may use (`taskset` may allow fewer)."""
     if hasattr(os, "process_cpu_count"):  # from 3.13
@@ -134,15 +150,8 @@ def main() -> None:
     print(
         f"Python {platform.python_version()}, GIL {gil_state()}, {usable_cores()} cores"
     )
-    print(f"{f'{n:,} steps':16}     wall       CPU  cores busy")
     name = f"{n_threads} threads"
-    for job, timing in (("one thread", alone), (name, shared)):
-        print(
-            f"{job:16}{timing.wall:7.2f} s {timing.cpu:7.2f} s"
-            f"{100 * timing.cores_busy:10.0f} %"
-        )
-        if timing.steps != n:
-            raise SystemExit(f"{job}: counted {timing.steps} steps")
+    report(n, {"one thread": alone, name: shared})
     if shared.cores_busy > PARALLEL and gil_state() == "on":
         raise SystemExit("threads ran Python code side by side, in spite of the GIL")
     print(

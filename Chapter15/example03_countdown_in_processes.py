@@ -22,77 +22,29 @@ Output:
 """
 
 import argparse
-import os
 import platform
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
+
+from example02_countdown_in_threads import (
+    count_down,
+    gil_state,
+    in_range,
+    measure,
+    report,
+    split,
+    usable_cores,
+)
 
 STEPS = 4_000_000  # some 0.2 s: the system needs a moment to spread processes
 MAX_STEPS = 20_000_000  # Ctrl-C has to wait until the processes have counted them
 MAX_PROCESSES = 61  # of a process pool on Windows
-
-
-@dataclass(frozen=True, slots=True)
-class Countdown:
-    """What counting down took.
-
-    Attributes:
-        steps: how many were counted.
-        cpu: seconds for which cores worked at it.
-    """
-
-    steps: int
-    cpu: float
-
-
-def count_down(n: int) -> Countdown:
-    """Count from `n` down to zero, in this thread."""
-    cpu = time.thread_time()
-    steps = 0
-    while n > 0:
-        n -= 1
-        steps += 1
-    return Countdown(steps, time.thread_time() - cpu)
-
-
-def split(n: int, n_parts: int) -> list[int]:
-    """Cut `n` into `n_parts` nearly equal parts."""
-    return [(n + k) // n_parts for k in range(n_parts)]
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """What a job took.
-
-    Attributes:
-        steps: how many were counted, in all parts together.
-        wall: seconds from its beginning to its end.
-        cpu: seconds for which cores worked at it, all together.
-    """
-
-    steps: int
-    wall: float
-    cpu: float
-
-    @property
-    def cores_busy(self) -> float:
-        """How many cores were kept busy, on average."""
-        return self.cpu / self.wall
-
-
-def measure(job: Callable[[], Iterable[Countdown]]) -> Timing:
-    """Do a job that counts down in one part or several; return what it took."""
-    began = time.perf_counter()
-    parts = list(job())
-    wall = time.perf_counter() - began
-    return Timing(sum(p.steps for p in parts), wall, sum(p.cpu for p in parts))
 
 
 @contextmanager
@@ -145,34 +97,6 @@ def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def usable_cores() -> int:
-    """Return the number of cores this process may use (`taskset` may allow fewer)."""
-    if hasattr(os, "process_cpu_count"):  # from 3.13
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def gil_state() -> str:
-    """Return "on" or "off". Before 3.13 there was no interpreter without a GIL."""
-    return "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
-
-
-def in_range(least: int, most: int) -> Callable[[str], int]:
-    """Return the type of an option whose value is in `least` … `most`."""
-
-    def whole_number(text: str) -> int:
-        number = int(text)
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(
-                f"must be in {least} … {most}, not {number}"
-            )
-        return number
-
-    return whole_number
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=in_range(STEPS, MAX_STEPS), default=STEPS)
@@ -189,15 +113,8 @@ def main() -> None:
     print(
         f"Python {platform.python_version()}, GIL {gil_state()}, {usable_cores()} cores"
     )
-    print(f"{f'{n:,} steps':16}     wall       CPU  cores busy")
     name = f"{n_processes} processes"
-    for job, timing in (("one process", alone), (name, shared)):
-        print(
-            f"{job:16}{timing.wall:7.2f} s {timing.cpu:7.2f} s"
-            f"{100 * timing.cores_busy:10.0f} %"
-        )
-        if timing.steps != n:
-            raise SystemExit(f"{job}: counted {timing.steps} steps")
+    report(n, {"one process": alone, name: shared})
     print(f"{'to start them':16}{start:7.2f} s")
     print(
         f"{name} are {alone.wall / shared.wall:.2f}x as fast as one, "

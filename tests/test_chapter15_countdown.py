@@ -12,16 +12,16 @@ from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
+import example01_reference_counts as counts
+import example02_countdown_in_threads as in_threads
+import example03_countdown_in_processes as in_processes
+import example04_four_ways_side_by_side as ways
+import example05_subinterpreters as subinterpreters
+import example06_free_threaded_build as builds
 import pytest
+from example02_countdown_in_threads import Timing
 from hypothesis import given
 from hypothesis import strategies as st
-
-from Chapter15 import example01_reference_counts as counts
-from Chapter15 import example02_countdown_in_threads as in_threads
-from Chapter15 import example03_countdown_in_processes as in_processes
-from Chapter15 import example04_four_ways_side_by_side as ways
-from Chapter15 import example05_subinterpreters as subinterpreters
-from Chapter15 import example06_free_threaded_build as builds
 
 needs_subinterpreters = pytest.mark.skipif(
     sys.version_info < (3, 14), reason="needs Python 3.14"
@@ -212,31 +212,26 @@ BOTH = [in_threads, in_processes]
 both = pytest.mark.parametrize("module", BOTH, ids=["threads", "processes"])
 
 
-@both
 @given(n=st.integers(0, 1000), n_parts=st.integers(1, 70))
-def test_parts_are_nearly_equal_and_make_up_the_whole(
-    module: Any, n: int, n_parts: int
-) -> None:
-    parts = module.split(n, n_parts)
+def test_parts_are_nearly_equal_and_make_up_the_whole(n: int, n_parts: int) -> None:
+    parts = in_threads.split(n, n_parts)
     assert len(parts) == n_parts
     assert sum(parts) == n
     assert max(parts) - min(parts) <= 1
 
 
-@both
 @pytest.mark.parametrize("n", [0, 1, 1000])
-def test_every_step_is_counted(module: Any, n: int) -> None:
-    counted = module.count_down(n)
+def test_every_step_is_counted(n: int) -> None:
+    counted = in_threads.count_down(n)
     assert counted.steps == n
     assert counted.cpu >= 0
 
 
-@both
-def test_a_timing_sums_up_the_parts(module: Any) -> None:
-    parts = [module.Countdown(3, 0.5), module.Countdown(4, 0.25)]
-    timing = module.measure(lambda: parts)
+def test_a_timing_sums_up_the_parts() -> None:
+    parts = [in_threads.Countdown(3, 0.5), in_threads.Countdown(4, 0.25)]
+    timing = in_threads.measure(lambda: parts)
     assert (timing.steps, timing.cpu) == (7, 0.75)
-    assert module.Timing(steps=1, wall=2.0, cpu=3.0).cores_busy == 1.5
+    assert Timing(steps=1, wall=2.0, cpu=3.0).cores_busy == 1.5
 
 
 def pretend(
@@ -244,7 +239,7 @@ def pretend(
 ) -> None:
     """Let the first measurement find one core busy, and the second what is given."""
     alone = {"steps": module.STEPS, "wall": 1.0, "cpu": 1.0}
-    timings = iter([module.Timing(**alone), module.Timing(**alone | shared)])
+    timings = iter([Timing(**alone), Timing(**alone | shared)])
     monkeypatch.setattr(module, "measure", lambda job: next(timings))
     monkeypatch.setattr(module, "gil_state", lambda: gil)
 
@@ -325,18 +320,13 @@ def test_options_have_their_limits(
 @pytest.mark.parametrize("n", [0, 1, 7])
 def test_workers_count_all_steps(n: int) -> None:
     with no_thread_is_left():
-        timing = ways.measure(ThreadPoolExecutor(ways.WORKERS), n)
-    assert timing.steps == n
-    assert timing.start > 0
+        way = ways.measure_pool(ThreadPoolExecutor(ways.WORKERS), n)
+    assert way.timing.steps == n
+    assert way.start > 0
 
 
-def test_without_workers_nothing_is_started() -> None:
-    timing = ways.measure(None, 5)
-    assert (timing.start, timing.steps) == (0, 5)
-
-
-def timing_of(cores: float, steps: int = ways.STEPS) -> ways.Timing:
-    return ways.Timing(start=0.001, steps=steps, wall=1.0, cpu=cores)
+def way_of(cores: float, steps: int = ways.STEPS) -> ways.Way:
+    return ways.Way(start=0.001, timing=Timing(steps=steps, wall=1.0, cpu=cores))
 
 
 FOUR = ("sequential", "threads", "processes", "subinterpreters")
@@ -353,13 +343,13 @@ FOUR = ("sequential", "threads", "processes", "subinterpreters")
 def test_ways_that_keep_more_than_one_core_busy_are_named(
     cores: list[float], named: str
 ) -> None:
-    timings = dict(zip(FOUR, map(timing_of, cores), strict=False))
+    timings = dict(zip(FOUR, map(way_of, cores), strict=False))
     assert ways.in_parallel(timings) == named
 
 
-def run_ways(monkeypatch: pytest.MonkeyPatch, gil: str, *timings: ways.Timing) -> None:
-    measured = dict(zip(FOUR, timings, strict=False))
-    monkeypatch.setattr(ways, "measure_all", lambda n: measured)
+def run_ways(monkeypatch: pytest.MonkeyPatch, gil: str, *measured: ways.Way) -> None:
+    by_name = dict(zip(FOUR, measured, strict=False))
+    monkeypatch.setattr(ways, "measure_all", lambda n: by_name)
     monkeypatch.setattr(ways, "gil_state", lambda: gil)
     run_main(ways, monkeypatch)
 
@@ -367,7 +357,7 @@ def run_ways(monkeypatch: pytest.MonkeyPatch, gil: str, *timings: ways.Timing) -
 def test_a_way_that_this_version_lacks_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_ways(monkeypatch, "off", *map(timing_of, [1, 2, 2]))
+    run_ways(monkeypatch, "off", *map(way_of, [1, 2, 2]))
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [
         "subinterpreters  need Python 3.14",
@@ -377,14 +367,14 @@ def test_a_way_that_this_version_lacks_is_named(
 
 def test_steps_that_a_way_misses_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="processes: counted 3 steps"):
-        run_ways(monkeypatch, "on", timing_of(1), timing_of(1), timing_of(2, steps=3))
+        run_ways(monkeypatch, "on", way_of(1), way_of(1), way_of(2, steps=3))
 
 
 def test_threads_that_are_parallel_with_a_gil_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(SystemExit, match="in spite of the GIL"):
-        run_ways(monkeypatch, "on", *map(timing_of, [1, 2, 2, 2]))
+        run_ways(monkeypatch, "on", *map(way_of, [1, 2, 2, 2]))
 
 
 def test_pools_of_interpreters_are_there_from_3_14_on() -> None:

@@ -17,16 +17,15 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import example07_who_releases_the_gil as release
+import example08_cdll_and_pydll as libraries
+import example09_convoy as convoy
+import example10_switch_interval as intervals
+import example12_what_the_gil_does_not_protect as midst
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from Chapter15 import example07_who_releases_the_gil as release
-from Chapter15 import example08_cdll_and_pydll as libraries
-from Chapter15 import example09_convoy as convoy
-from Chapter15 import example10_switch_interval as intervals
-from Chapter15 import example12_what_the_gil_does_not_protect as midst
 
 LIMIT = 30.0  # seconds that a test waits for what must come
 
@@ -422,7 +421,7 @@ def test_a_call_in_c_that_lets_go_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture(scope="module")
 def native() -> Any:
     pytest.importorskip("llvmlite")
-    return importlib.import_module("Chapter15.example11_machine_code_without_the_gil")
+    return importlib.import_module("example11_machine_code_without_the_gil")
 
 
 @pytest.fixture(scope="module")
