@@ -464,6 +464,7 @@ def test_a_lock_that_serves_in_another_order_is_told(
 
 def test_a_lock_that_calls_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair, "LIMIT", 0.05)
+    monkeypatch.setattr(fair, "KINDS", (FIFOLock,))
     monkeypatch.setattr(FIFOLock, "_pass_on", lambda lock: None)
     with pytest.raises(SystemExit, match="a wait did not end"):
         run_main(fair, monkeypatch)
@@ -472,7 +473,14 @@ def test_a_lock_that_calls_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_lock_with_a_hole_in_its_queue_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fair, "LIMIT", 0.05)
+    plain = fair.order_of_service
+
+    def order_of_service(kind: Any, n: int, impatient: int | None = None) -> list[int]:
+        if impatient is not None:  # those behind it wait in vain
+            monkeypatch.setattr(fair, "LIMIT", 0.5)
+        return plain(kind, n, impatient)
+
+    monkeypatch.setattr(fair, "order_of_service", order_of_service)
     monkeypatch.setattr(FIFOLock, "_withdraw", lambda lock, gate: None)
     with pytest.raises(SystemExit, match="a wait did not end"):
         run_main(fair, monkeypatch)

@@ -983,6 +983,6 @@ def test_a_queue_with_a_hole_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(bulk, "compete", compete)
     monkeypatch.setattr(bulk, "BulkSemaphore", WithHole)
-    monkeypatch.setattr(bulk, "LIMIT", 0.2)  # for who is not let in
+    monkeypatch.setattr(bulk, "LIMIT", 1.0)  # for who is not let in
     with pytest.raises(SystemExit, match="to be let in"):
         run_main(bulk, monkeypatch, "--small", "1")

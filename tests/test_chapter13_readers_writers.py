@@ -146,7 +146,8 @@ def test_who_is_interrupted_while_it_waits_is_waited_for_by_nobody(
 
     def interrupted(_: Callable[[], bool]) -> bool:
         monkeypatch.undo()
-        second.start()  # comes when the lock can be had
+        second.start()
+        assert lock.changed.wait_for(lambda: second.visit in lock.waiting, LIMIT)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(lock.changed, "wait_for", interrupted)
@@ -315,6 +316,12 @@ def test_numbers_out_of_range_are_refused(
 
 
 # -- example04
+
+
+def test_the_mean_wait_is_that_of_the_kind_that_is_asked_for() -> None:
+    stays = [Stay("r", False, 0, 1, 2, 0), Stay("w", True, 0, 7, 8, 0)]
+    assert side_by_side.mean_wait(stays, writes=False) == 1
+    assert side_by_side.mean_wait(stays, writes=True) == 7
 
 
 def test_fairness_is_half_if_one_kind_does_all_the_waiting() -> None:
