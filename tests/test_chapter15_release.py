@@ -272,8 +272,19 @@ def test_pings_are_measured_beside_a_computation_or_none(
     assert sys.getswitchinterval() == before
 
 
-def test_a_computation_whose_time_is_over_does_nothing() -> None:
-    assert convoy.compute(time.monotonic() - 1) == 0
+def test_whoever_begins_too_late_measures_once() -> None:
+    over = time.monotonic() - 1
+    assert convoy.compute(over) > 0
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        server.settimeout(LIMIT)
+        times = pool.submit(convoy.ping, server.getsockname()[1], over)
+        connection, _ = server.accept()
+        with connection:
+            convoy.answer(connection)
+        assert len(times.result(LIMIT)) == 1
 
 
 def test_percentiles_are_those_of_the_nearest_rank() -> None:
