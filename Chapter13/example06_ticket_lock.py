@@ -4,8 +4,9 @@ Who wants the lock draws a number and waits until it is called. So each waits fo
 exactly those who came before, a bounded wait, however often others come again. The
 lock is never free while somebody waits: it passes from one to the next, and each time
 the processor must pass to another thread as well. That is the lock convoy which barging
-avoids (example05); below it is measured. So be fair where somebody would starve, and
-only there.
+avoids (example05); below it is measured. The ticket lock pays twice: each release wakes
+all who wait, and all but one in vain. So be fair where somebody would starve, and only
+there.
 
 Who has drawn a number must stay. If somebody goes away, because of a time limit or
 Ctrl-C, a number is called, nobody answers, and all who come after wait for ever.
@@ -276,7 +277,7 @@ def demonstrate(n_threads: int) -> None:
     print("                acquisitions  longest wait  Jain's index")
     for lock in (threading.Lock(), TicketLock(), FIFOLock()):
         went = contend(lock, n_threads, DURATION)
-        name = type(lock).__name__.replace("lock", "Lock")  # before Python 3.13
+        name = type(lock).__name__.replace("lock", "Lock")  # CPython calls it "lock"
         print(
             f"  {name:13} {went.rate:9,.0f} /s  {1000 * went.longest_wait:9.1f} ms"
             f"  {100 * went.fairness:10.0f} %"

@@ -33,7 +33,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -48,16 +48,17 @@ MOST = 100  # workers that may be asked for
 
 
 class Limited:
-    """Hands tasks on to an executor, at most `limit` of them at a time.
+    """Hands tasks on to a pool of threads, at most `limit` of them at a time.
 
-    Those that wait do so here, not in the executor's workers. Its `shutdown` waits for
-    them as well; `cancel_futures` must not be used.
+    Those that wait do so here, not in the pool's workers. Its `shutdown` waits for them
+    as well; `cancel_futures` must not be used. (In a pool of processes this cannot be:
+    its lock is not to be pickled.)
 
     Raises:
         ValueError: `limit` is less than 1.
     """
 
-    def __init__(self, executor: Executor, limit: int) -> None:
+    def __init__(self, executor: ThreadPoolExecutor, limit: int) -> None:
         if limit < 1:
             raise ValueError(f"limit {limit} is less than 1")
         self._executor = executor
@@ -103,6 +104,7 @@ def _fulfil(future: Future[T], call: Callable[[], T]) -> None:
         result = call()
     except BaseException as error:
         future.set_exception(error)
+        del future, call  # or the error would refer to itself, by its traceback
     else:
         future.set_result(result)
 

@@ -6,9 +6,10 @@ thousand. A limit to the length makes it worse: the loud one fills the queue, an
 quiet ones are refused.
 
 Here each client has a queue of its own, and the queues have turns. Whoever comes with
-one job waits for at most one job of each other client, however many these have. The
-loud one loses little: its last job is delayed by the ten of the others. The limit is
-one for each client, so that only who has filled it is refused.
+one job waits for at most one turn of each other client, however many jobs these have. A
+turn is one job, if all cost the same. The loud one loses little: its last job is
+delayed by the ten of the others. The limit is one for each client, so that only who has
+filled it is refused.
 
 Jobs that cost more are to have fewer turns. That is deficit round robin: a turn gives a
 client some credit, and lasts until its next job costs more than is left, which is kept
@@ -24,7 +25,7 @@ Output:
       the loud one's last                          999       1009
     if full, refused is        whoever comes                 loud
     work done for jobs of 1 and of 5           30 and 150      50 and 50
-    in turn, nobody waits for more than one job of each other client
+    in turn, who comes with one job waits for one turn of each other client
 """
 
 import argparse
@@ -210,7 +211,7 @@ def main() -> None:
     )
     if after[0] != after[1]:
         raise SystemExit("both clients were to have the same share")
-    print("in turn, nobody waits for more than one job of each other client")
+    print("in turn, who comes with one job waits for one turn of each other client")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ class BulkSemaphore:
         in_time = False
         try:
             self._on_wait()
-            in_time = gate.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+            in_time = gate.acquire(timeout=max(0, min(timeout, threading.TIMEOUT_MAX)))
         finally:
             if not in_time:  # also after Ctrl-C
                 self._leave(n, gate)

@@ -75,9 +75,9 @@ class ReadersWritersLock:
     def inside_for(self, visit: Visit) -> Iterator[None]:
         """Wait until the visit may go in; it is inside for the length of a block."""
         with self.changed:
-            self.waiting.append(visit)
-            self._let_in()
             try:
+                self.waiting.append(visit)
+                self._let_in()
                 self.changed.wait_for(lambda: visit in self.inside)
             except BaseException:  # Ctrl-C: nobody is to wait for one who has gone
                 (self.inside if visit in self.inside else self.waiting).remove(visit)
@@ -190,12 +190,14 @@ def play(plans: Sequence[Plan], policy: Policy) -> list[Stay]:
     those leave whose stay is over.
 
     Raises:
-        ValueError: a stay is shorter than a tick.
+        ValueError: a stay is shorter than a tick, or begins before the first.
         RuntimeError: somebody waits, nobody is inside, and the policy lets nobody in.
     """
     for plan in plans:
-        if plan.stays < 1:
-            raise ValueError(f"{plan.name} stays for {plan.stays} ticks, not 1 or more")
+        if plan.stays < 1 or plan.comes < 0:
+            raise ValueError(
+                f"{plan.name} comes in tick {plan.comes} and stays for {plan.stays}"
+            )
     lock = ReadersWritersLock(policy)
     guests = [Guest(lock, plan) for plan in plans]
     stays: dict[Guest, Stay] = {}

@@ -47,7 +47,7 @@ class Lazy(Generic[T]):
     """A thing that is made when it is first asked for, once if the lock is one.
 
     Args:
-        make: makes it.
+        make: makes it. It must not return None, which stands for "not there yet".
         lock: held by each who asks.
     """
 

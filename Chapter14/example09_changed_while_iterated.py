@@ -1,10 +1,10 @@
 """A thread goes through a collection while another changes it, and sees what never was.
 
-A dict, a set and a deque raise RuntimeError if they notice. But dict and set notice
-only that their size has changed, and a list notices nothing. Then an item is skipped
-that was there all the time, or seen twice, or seen with others that came when it had
-gone. Here the change comes in every run after the first step: the loop hands over to
-the other thread, and goes on when that is through.
+A dict, a set and a deque raise RuntimeError if they notice. But a set notices only that
+its size has changed, a dict little more (that more keys come than it had), and a list
+nothing. Then an item is skipped that was there all the time, or seen twice, or seen
+with others that came when it had gone. Here the change comes in every run after the
+first step: the loop hands over to the other thread, and goes on when that is through.
 
 Three mends, tried with the same hand-over. Go through a snapshot, `list(things)` or
 `things.copy()`. Or hold a lock in the loop and for each change, so that whoever wants
@@ -14,9 +14,10 @@ structure of it).
 
 Is a snapshot taken at one moment? For a list, dict or set itself it is. With a GIL it
 runs no Python code, so no other thread comes in between, which is how CPython is made;
-without a GIL it holds the lock of the collection, which the documentation promises
-("Thread Safety Guarantees"). Of a subclass with an `__iter__` of its own it is not, and
-fails like the loop; nor is `[x for x in things]`, which is a loop.
+without a GIL it holds the lock of the collection, which the documentation promises of
+`copy()` ("Thread Safety Guarantees"), and which CPython does for `list()`, too. Of a
+subclass with an `__iter__` of its own it is not, and fails like the loop; nor is
+`[x for x in things]`, which is a loop.
 
 Output:
     at 0 of 0 1 2 3 4  another thread   the loop sees

@@ -59,14 +59,22 @@ def create_broken(
 def create_fixed(
     path: Path, text: str, between: Callable[[], object] = lambda: None
 ) -> bool:
-    """Create a file; return False if there is one, or anything else of that name."""
+    """Create a file; return False if there is one, or anything else of that name.
+
+    Whoever gets False may find the text not written yet. If writing fails, there is no
+    file in the end.
+    """
     between()
     try:
         file = path.open("x", encoding="utf-8")
     except FileExistsError:
         return False
-    with file:
-        file.write(text)
+    try:
+        with file:
+            file.write(text)
+    except BaseException:
+        path.unlink()  # or nobody could ever create it
+        raise
     return True
 
 

@@ -99,6 +99,7 @@ class CacheFixed(Generic[K, V]):
 
         Raises:
             Exception: what the load has raised. Who asks after that loads again.
+            RuntimeError: the load was cancelled.
         """
         task = self._loads.get(key)
         if task is None:  # no await until the task is noted
@@ -108,6 +109,8 @@ class CacheFixed(Generic[K, V]):
         # As a shield, it leaves the task alone if it is cancelled; but from Python 3.14
         # on a shield would also log what the task raises after that.
         await asyncio.wait([task])
+        if task.cancelled():  # not who asked: to its task it would look as if it were
+            raise RuntimeError(f"the load of {key} was cancelled")
         return task.result()
 
     def _drop_failed(self, key: K, task: "asyncio.Task[V]") -> None:

@@ -7,7 +7,8 @@ that have nothing else in common. All read before one writes: a barrier sees to 
 
 The mend is a lock for all of it. A Value brings one, `get_lock()`. For a file it is a
 second file, locked by the operating system: flock, on Windows `msvcrt.locking` (the
-package filelock has both). That lock goes away with its process, whatever ends it. The
+package filelock has both). That lock goes away with its process, whatever ends it.
+(What was being written then may be half done; example10's `write_fixed` helps.) The
 lock of a Value does not: if its holder is killed, the others wait for ever. Both are
 shown here. In the mended runs the first process keeps the lock until all others have
 been refused it, which is the same moment that lost the additions before.

@@ -13,7 +13,8 @@ lost in silence, but who gets it must ROLLBACK and begin anew. What loses nothin
 
 * UPDATE … SET balance = balance + 1: one statement. RETURNING gives the new balance.
 * Compare and set (optimistic locking): each row has a version; UPDATE … WHERE version
-  is what was read. If no row was changed, read again.
+  is what was read. If no row was changed, read again. Whoever else writes the row must
+  raise its version, too.
 * BEGIN IMMEDIATE asks for the right to write before it reads. The others wait for it,
   as long as their busy time-out; then "database is locked", and they may try again.
 
@@ -107,7 +108,8 @@ def deposit_broken(
     """
     balance, _ = read(connection)
     between()
-    connection.execute("UPDATE account SET balance = ? WHERE id = 1", (balance + 1,))
+    update = "UPDATE account SET balance = ?, version = version + 1 WHERE id = 1"
+    connection.execute(update, (balance + 1,))
 
 
 def deposit_deferred(
@@ -139,7 +141,8 @@ def deposit_in_one(
 ) -> int:
     """Add 1 to the balance by one statement; return the new balance."""
     between()
-    update = "UPDATE account SET balance = balance + 1 WHERE id = 1 RETURNING balance"
+    update = """UPDATE account SET balance = balance + 1, version = version + 1
+        WHERE id = 1 RETURNING balance"""
     ((balance,),) = connection.execute(update).fetchall()
     return int(balance)
 

@@ -152,6 +152,42 @@ def test_who_is_never_woken_does_not_wait_for_ever(
         lock.acquire()
 
 
+def test_who_gives_up_passes_the_wake_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up() -> None:
+        if threading.current_thread().name.startswith("first"):
+            raise InterruptedError
+
+    lock = barging.BargingLock(on_woken=give_up)
+    with (
+        no_thread_is_left(),
+        ThreadPoolExecutor(1, "first") as first,
+        ThreadPoolExecutor(1, "second") as second,
+    ):
+        lock.acquire()
+        gone = first.submit(lock.acquire)
+        until_waiting(lock, 1)
+        got = second.submit(lock.acquire)
+        until_waiting(lock, 2)
+        lock.release()
+        assert isinstance(gone.exception(LIMIT), InterruptedError)
+        assert got.result(LIMIT) is None
+    lock.release()
+
+
+def test_who_has_given_up_is_not_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = barging.BargingLock()
+    lock.acquire()
+    monkeypatch.setattr(barging, "LIMIT", 0.01)
+    with pytest.raises(TimeoutError, match="woken"):
+        lock.acquire()
+    monkeypatch.setattr(barging, "LIMIT", LIMIT)
+    with no_thread_is_left(), ThreadPoolExecutor(1) as pool:
+        got = pool.submit(lock.acquire)
+        until_waiting(lock, 1)
+        lock.release()
+        assert got.result(LIMIT) is None
+
+
 def test_a_release_that_wakes_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def free(lock: Any) -> None:
         lock._held = False

@@ -802,6 +802,15 @@ def test_whoever_is_content_overtakes_and_in_order_nobody_does(n_small: int) -> 
     assert sorted(order[2:]) == sorted(small[1:])
 
 
+def test_who_has_no_time_left_is_told_so() -> None:
+    semaphore = bulk.BulkSemaphore(PERMITS)
+    with semaphore.take(PERMITS, LIMIT):
+        for timeout in (0, -0.001, -1):
+            with pytest.raises(TimeoutError), semaphore.take(1, timeout):
+                pytest.fail("there is no permit")
+    assert semaphore.free == PERMITS
+
+
 class Queued:
     """A BulkSemaphore, and threads that stand in its queue, one behind the other.
 

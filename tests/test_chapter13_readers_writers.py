@@ -115,9 +115,21 @@ def test_readers_overlap_and_a_row_shows_waiting_and_being_inside() -> None:
 
 
 def test_a_stay_of_no_tick_is_refused_before_anybody_comes() -> None:
-    with pytest.raises(ValueError, match="b stays for 0 ticks"):
+    with pytest.raises(ValueError, match="b comes in tick 0 and stays for 0"):
         play([Plan("a", False, 0, 1), Plan("b", False, 0, 0)], anybody)
     assert guest_names() == []
+
+
+def test_nobody_can_come_before_the_first_tick() -> None:
+    with pytest.raises(ValueError, match="a comes in tick -1"):
+        play([Plan("a", False, -1, 1)], anybody)
+
+
+def test_a_policy_that_fails_leaves_nobody_waiting() -> None:
+    lock = ReadersWritersLock(lambda visit, waiting: bool(1 // 0))
+    with pytest.raises(ZeroDivisionError), lock.inside_for(Visit("a", True)):
+        pytest.fail("nobody is let in")
+    assert lock.inside == lock.waiting == []
 
 
 def test_a_policy_that_lets_nobody_in_is_found_out_and_nobody_is_left_behind() -> None:

@@ -190,6 +190,14 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_cannot_be_written_can_be_created_later(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(UnicodeEncodeError):
+        files.create_fixed(path, "\udc80")
+    assert files.create_fixed(path, "good")
+    assert path.read_text() == "good"
+
+
 @pytest.mark.parametrize(
     ("broken", "instead"),
     [
@@ -499,11 +507,24 @@ def test_a_load_that_is_cancelled_itself_is_not_kept() -> None:
         (loading,) = asyncio.all_tasks() - {asyncio.current_task(), waiter}
         loading.cancel()
         await asyncio.wait([waiter])
-        assert waiter.cancelled()
+        assert isinstance(waiter.exception(), RuntimeError)
         load.go_on.set()
         return await cache.get("a")
 
     assert run(ask()) == "A"
+
+
+def test_a_load_that_is_cancelled_cancels_nobody_who_asked() -> None:
+    async def load(_: str) -> str:
+        raise asyncio.CancelledError
+
+    async def ask() -> None:
+        cache = tasks_.CacheFixed(load)
+        for _ in range(2):  # it is not kept, either
+            with pytest.raises(RuntimeError, match="load of k was cancelled"):
+                await cache.get("k")
+
+    asyncio.run(ask())
 
 
 @pytest.mark.parametrize(
@@ -849,3 +870,14 @@ def test_an_old_sqlite_is_told_what_is_missing(
         run_main(databases, monkeypatch)
     assert exit_.value.code == 77
     assert capsys.readouterr().out.startswith("needs SQLite 3.35")
+
+
+@pytest.mark.parametrize(
+    "other", [databases.deposit_in_one, databases.deposit_immediate]
+)
+def test_another_way_to_deposit_is_noticed_by_compare_and_set(
+    connections: Connections, other: Callable[..., object]
+) -> None:
+    ours, theirs, *_ = connections
+    assert databases.deposit_optimistic(ours, lambda: other(theirs)) == 1
+    assert databases.read(ours)[0] == 2

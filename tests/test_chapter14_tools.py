@@ -133,7 +133,7 @@ def test_steps_of_a_critical_section_are_not_interleaved(n_actors: int) -> None:
         return tables.locked(act)
 
     actors = [note(number) for number in range(n_actors)]
-    trials = n_interleavings([2] * n_actors)
+    trials = n_interleavings([3] * n_actors)  # one before the lock
     tables.outcomes(tables.Shared, actors, {}, trials)
     del log[: 2 * n_actors]  # of the counting
     played = {
@@ -193,26 +193,6 @@ def test_what_an_actor_raises_is_told_and_ends_all(dealt: bool, culprit: int) ->
     assert info.value.__notes__ == [f"raised by actor {culprit}"]
 
 
-def test_a_deadlock_is_found_and_ended() -> None:
-    def take_both(first: int) -> tables.Actor[list[threading.Lock]]:
-        def take(locks: list[threading.Lock], step: tables.Step) -> None:
-            for number in (first, 1 - first):
-                step(locks[number])
-                step()
-            for lock in locks:
-                lock.release()
-
-        return take
-
-    def make() -> list[threading.Lock]:
-        return [threading.Lock(), threading.Lock()]
-
-    with no_thread_is_left(), pytest.raises(RuntimeError, match="deadlock"):
-        tables.outcomes(make, [take_both(0), take_both(1)], {}, 20)
-    with no_thread_is_left():
-        tables.outcomes(make, [take_both(0), take_both(0)], {}, 20)
-
-
 def test_who_waits_for_a_lock_may_have_it_before_its_last_holder_ends() -> None:
     def hold(shared: tables.Shared, step: tables.Step) -> int:
         step(shared.lock)
@@ -228,8 +208,8 @@ def test_who_waits_for_a_lock_may_have_it_before_its_last_holder_ends() -> None:
 
     stage = tables.Stage([hold, write])
     try:
-        assert stage.play(tables.Shared(), [0, 1, 0, 1, 0]) == (1,)
-        assert stage.play(tables.Shared(), [0, 0, 0, 1]) == (0,)
+        assert stage.play(tables.Shared(), [0, 0, 1, 1, 0, 1, 0]) == (1,)
+        assert stage.play(tables.Shared(), [0, 0, 0, 0, 1, 1]) == (0,)
     finally:
         stage.close()
 
@@ -254,8 +234,8 @@ def test_two_who_wait_are_no_deadlock_if_one_has_released_before() -> None:
         return "had both"
 
     with no_thread_is_left():
-        rows = tables.outcomes(lambda: None, [release_then_take, take_both], {}, 12)
-    assert [row[:2] for row in rows] == [(("had both", "had both"), 12)]
+        rows = tables.outcomes(lambda: None, [release_then_take, take_both], {}, 70)
+    assert [row[:2] for row in rows] == [(("had both", "had both"), 70)]
 
 
 def test_ctrl_c_between_two_trials_leaves_no_thread() -> None:
@@ -305,6 +285,48 @@ def test_a_lock_that_is_never_released_is_told(monkeypatch: pytest.MonkeyPatch) 
         wait_for_a_lock_that_is_held(order=None)
 
 
+def test_locks_in_two_orders_come_to_a_deadlock() -> None:
+    def both(first: int, second: int) -> tables.Actor[list[threading.Lock]]:
+        def take(locks: list[threading.Lock], step: tables.Step) -> None:
+            for n in (first, second):
+                step(locks[n])
+            for n in (first, second):
+                locks[n].release()
+
+        return take
+
+    def make() -> list[threading.Lock]:
+        return [threading.Lock(), threading.Lock()]
+
+    with no_thread_is_left(), pytest.raises(RuntimeError, match="all wait for locks"):
+        tables.outcomes(make, [both(0, 1), both(1, 0)], {}, 20)
+    rows = tables.outcomes(make, [both(0, 1), both(0, 1)], {(): ("good", "")}, 20)
+    assert [(row.outcome, row.times) for row in rows] == [((), 20)]
+
+
+def test_an_actor_that_waits_for_itself_is_told() -> None:
+    def take_twice(shared: tables.Shared, step: tables.Step) -> None:
+        step(shared.lock)
+        step(shared.lock)
+
+    with no_thread_is_left(), pytest.raises(RuntimeError, match="actor alone waits"):
+        tables.outcomes(tables.Shared, [take_twice] * 2, {}, 100)
+
+
+def test_a_check_before_the_lock_is_found_out() -> None:
+    def make_too_late(shared: tables.Shared, step: tables.Step) -> str:
+        if "it" in shared.objects:
+            return "found"
+        step(shared.lock)  # the other one misses it, too
+        shared.objects["it"] = object()
+        shared.lock.release()
+        return "made"
+
+    actors = [make_too_late] * 2
+    rows = tables.outcomes(tables.Shared, actors, tables.MAKINGS, 20)
+    assert tables.forbidden(rows) > 0
+
+
 def test_there_are_to_be_enough_trials_for_all_interleavings() -> None:
     with no_thread_is_left(), pytest.raises(ValueError, match="more than 5"):
         tables.outcomes(tables.Shared, [tables.increment] * 2, {}, 5)
@@ -322,7 +344,7 @@ def test_a_race_that_does_not_show_is_told(
     name, _, mended, judge = tables.RACES[n]
     monkeypatch.setattr(tables, "RACES", [(name, mended, mended, judge)])
     with pytest.raises(SystemExit, match="the race was to show"):
-        run_main(tables, monkeypatch, "--trials", "6")
+        run_main(tables, monkeypatch, "--trials", "20")
 
 
 @pytest.mark.parametrize("n", range(4))
@@ -330,7 +352,7 @@ def test_a_mend_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, n: int) ->
     name, broken, _, judge = tables.RACES[n]
     monkeypatch.setattr(tables, "RACES", [(name, broken, broken, judge)])
     with pytest.raises(SystemExit, match="and nothing else"):
-        run_main(tables, monkeypatch, "--trials", "6")
+        run_main(tables, monkeypatch, "--trials", "20")
 
 
 def test_an_outcome_that_nobody_has_thought_of_is_told(
@@ -340,7 +362,7 @@ def test_an_outcome_that_nobody_has_thought_of_is_told(
     known = {outcome: judge[outcome] for outcome in [(1, 2), (2, 1)]}
     monkeypatch.setattr(tables, "RACES", [(name, broken, mended, known)])
     with pytest.raises(SystemExit, match=r"thought of \(1, 1\)"):
-        run_main(tables, monkeypatch, "--trials", "6")
+        run_main(tables, monkeypatch, "--trials", "20")
 
 
 # -- example16
