@@ -32,7 +32,7 @@ Output:
       1000 times None, or 7            +1000, from 3.12 +0
     the last one dropped: freed at once (by another thread, in a
       free-threaded build: when the thread that made the object goes on)
-    2 threads take and drop 20000 each: none is lost
+    2 threads take and drop 200000 each: none is lost
     a model without protection, 2 threads at once
       1 reference, and both take one   counted 2 instead of 3: freed too early
       3 references, and both drop one  counted 2 instead of 1: never freed
@@ -46,10 +46,11 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 LIMIT = 10.0  # seconds that a thread may wait for the other
 MANY = 1000  # references to an immortal object
-TIMES = 20_000  # that each of two threads takes a reference and drops it
+TIMES = 200_000  # that each of two threads takes a reference and drops it
 
 Between = Callable[[], object]
 
@@ -129,8 +130,9 @@ def dropped_by_another_thread() -> tuple[bool, bool]:
     return at_once, reference() is None
 
 
-def take_and_drop(thing: Thing) -> None:
-    """Refer to `thing` from a list, TIMES times, and never for long."""
+def take_and_drop(thing: Thing, meet: Between) -> None:
+    """Meet the other thread, then refer to `thing` from a list, TIMES times."""
+    meet()
     for _ in range(TIMES):
         [thing].clear()
 
@@ -215,18 +217,16 @@ def main() -> None:
 
     thing = Thing()
     before = sys.getrefcount(thing)
-    with ThreadPoolExecutor(max_workers=2) as threads:
-        list(threads.map(take_and_drop, [thing] * 2))
-    if (lost := sys.getrefcount(thing) - before) != 0:
-        raise SystemExit(f"the interpreter counts wrong by {lost}")
-    print(f"2 threads take and drop {TIMES} each: none is lost")
-
     low, high = Model(references=1), Model(references=3)
     try:
+        twice_at_once(partial(take_and_drop, thing))
+        if (lost := sys.getrefcount(thing) - before) != 0:
+            raise SystemExit(f"the interpreter counts wrong by {lost}")
+        print(f"2 threads take and drop {TIMES} each: none is lost")
         twice_at_once(low.take)
         twice_at_once(high.drop)
     except threading.BrokenBarrierError:
-        raise SystemExit("two threads were to meet between read and write") from None
+        raise SystemExit("two threads were to meet") from None
     counts = low.count, high.count
     low.drop()
     low.drop()

@@ -25,6 +25,7 @@ import argparse
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ from dataclasses import dataclass
 STEPS = 1_500_000  # some 0.1 s
 MAX_STEPS = 10_000_000  # Ctrl-C has to wait until the threads have counted them
 MAX_THREADS = 64
+LIMIT = 10.0  # seconds until all threads must be there
 PARALLEL = 1.5  # cores busy: more than one by far, also with a coarse clock (Windows)
 
 
@@ -92,6 +94,27 @@ def measure(job: Callable[[], Iterable[Countdown]]) -> Timing:
     return Timing(sum(p.steps for p in parts), wall, sum(p.cpu for p in parts))
 
 
+def in_threads(n: int, n_threads: int) -> list[Countdown]:
+    """Count down `n` steps in parts, each in a thread of its own.
+
+    They begin together. Otherwise one that has done its part might do the next one's.
+
+    Raises:
+        threading.BrokenBarrierError: not all were there within LIMIT seconds.
+    """
+    all_there = threading.Barrier(n_threads, timeout=LIMIT)
+
+    def count_part(n: int) -> Countdown:
+        all_there.wait()
+        return count_down(n)
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            return list(pool.map(count_part, split(n, n_threads)))
+        finally:  # after Ctrl-C, some may wait for others that were never started
+            all_there.abort()
+
+
 def report(n: int, timings: Mapping[str, Timing]) -> None:
     """Print what counting down `n` steps took, a line for each name.
 
@@ -144,8 +167,10 @@ def main() -> None:
     n, n_threads = options.steps, options.threads
 
     alone = measure(lambda: [count_down(n)])
-    with ThreadPoolExecutor(n_threads) as pool:
-        shared = measure(lambda: pool.map(count_down, split(n, n_threads)))
+    try:
+        shared = measure(lambda: in_threads(n, n_threads))
+    except threading.BrokenBarrierError:
+        raise SystemExit(f"{n_threads} threads were to begin together") from None
 
     print(
         f"Python {platform.python_version()}, GIL {gil_state()}, {usable_cores()} cores"

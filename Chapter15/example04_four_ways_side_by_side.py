@@ -11,11 +11,11 @@ on a free-threaded one, `GIL off`, threads do, too.
 
 Two threads start in next to no time. An interpreter first has to import this script,
 and so has a process that is spawned, while one that is forked is a copy. A pool pays
-for that once. The start is timed until two first tasks are done.
+for that once. The start is timed until two first tasks are done, maybe by one worker.
 
 `concurrent.futures` has an executor for each way, so that they can be exchanged in one
-line. What is sent to a subinterpreter, or comes back, must be known there by the name
-of its module. The main script's is not, so the countdown is imported, from example02.
+line. But a subinterpreter cannot send back an object of a class that the main script
+defines: its name is not known here. So the countdown is imported, from example02.
 
 Try:  --steps 10000000
 Try:  --plot ways.png
@@ -117,7 +117,7 @@ def plot(ways: Mapping[str, Way], machine: str, file: Path) -> None:
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, values, text, label, colour in (
         (left, busy, "%.2f", "cores busy", "#1b4f8a"),
-        (right, starts, "%.1f", "start of two workers [ms]", "#b5442e"),
+        (right, starts, "%.1f", "until two first tasks are done [ms]", "#b5442e"),
     ):
         bars = axes.barh(names, values, color=colour)
         axes.bar_label(bars, fmt=text, padding=3, fontsize=11)

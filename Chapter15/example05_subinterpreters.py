@@ -7,9 +7,11 @@ Python 3.14 has the module `concurrent.interpreters` (PEP 734) and an executor. 
 that, this script does the same with processes, and says what they lack.
 
 What is passed to another interpreter arrives as a copy. Two things are shared: the
-buffer of a memoryview, whose users have to take turns, and a queue. A function goes by
-its name, and the other interpreter imports its module. Not every extension module can
-be imported there; one that cannot raises ImportError.
+buffer of a memoryview, whose users have to take turns, and a queue. A function that
+uses no global goes as its code. Any other goes by its name: the other interpreter
+imports its module, or runs the main script once more under another name (hence the main
+guard). Not every extension module can be imported there; one that cannot raises
+ImportError.
 
 Where a call fails, `Interpreter.call` raises ExecutionFailed, which describes the
 exception; an executor raises the exception itself.

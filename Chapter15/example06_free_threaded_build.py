@@ -20,7 +20,7 @@ Output:
     Python <version>, GIL <gil>, <cores> cores
     ...
     threads keep up to 99 % of a core busy
-    2 threads, 20000 times each  lost
+    2 threads, 50000 times each  lost
       items.append(x)            none
       values[key] = x            none
       with lock: n += 1          none
@@ -41,7 +41,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
 STEPS = 1_500_000  # of a countdown, some 0.1 s
-TIMES = 20_000  # that each of two threads changes what they share
+TIMES = 50_000  # that each of two threads changes what they share
+SHORT = 0.0001  # seconds after which a thread asks for the GIL meanwhile
 LIMIT = 10.0  # seconds that a thread may wait for another, or a child may take
 PARALLEL = 1.5  # cores busy: more than one by far, also with a coarse clock (Windows)
 
@@ -257,12 +258,16 @@ def main() -> None:
     print(
         f"Python {platform.python_version()}, GIL {gil_state()}, {usable_cores()} cores"
     )
+    usual = sys.getswitchinterval()
     try:
         report_build()
         report_countdowns()
+        sys.setswitchinterval(SHORT)  # or each would be through in one turn
         report_losses()
     except (ValueError, threading.BrokenBarrierError, subprocess.TimeoutExpired) as e:
         raise SystemExit(f"this was to go well: {e!r}") from None
+    finally:
+        sys.setswitchinterval(usual)
     print("one operation of a list or a dict is safe, += is not: take a lock")
 
 

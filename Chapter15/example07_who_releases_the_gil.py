@@ -8,13 +8,14 @@ How far does another thread get while this one is inside a call? It wants to mak
 step some thousand times a second.
 
 * Who waits lets go of the GIL: a sleep, a socket, a lock. So does C code that computes
-  for long without touching objects: hashlib, zlib, numpy.
+  for long without touching objects: hashlib, zlib, numpy on large arrays of numbers.
 * Python code, a key function too, lets go when another thread asks for the GIL. That
   asks when it has waited for the switch interval (`sys.setswitchinterval`, 5 ms if
   nobody sets it).
-* C code that works on objects keeps it until it returns, whoever asks: sum, sorted,
-  pickle, re. So does hashlib with less than 2,048 bytes: to let go and to take it again
-  would cost more than the hash.
+* C code that works on built-in objects keeps it until it returns, whoever asks: sum,
+  sorted, pickle, re. (If it calls Python code, a generator or an `__eq__`, that lets
+  go.) So does hashlib with less than 2,048 bytes: to let go and to take it again would
+  cost more than the hash.
 
 It is measured twice; 100 % is how far the other thread gets during a sleep. If the
 switch interval is a minute it never asks, and only the call itself can let it on. If

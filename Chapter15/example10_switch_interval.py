@@ -1,11 +1,11 @@
 """The switch interval bounds how long Python code keeps the GIL, but not a call in C.
 
 A thread that waits for the GIL asks for it when nobody has let go for the switch
-interval. The holder looks for such a request at calls and at the ends of loops, and
-then lets another thread have it. So two threads that compute in Python take turns of
-one interval. With an interval longer than their work nobody ever asks: the one waits
-until the other is through. And no interval helps against a call in C that keeps the
-GIL: from its beginning to its end nobody looks.
+interval. The holder looks for such a request at calls and at the end of each round of a
+loop, and then lets another thread have it. So two threads that compute in Python take
+turns, each of one interval at least. With an interval longer than their work nobody
+ever asks: the one waits until the other is through. And no interval helps against a
+call in C that keeps the GIL: from its beginning to its end nobody looks.
 
 The interval is one for the whole process, so set it for a measurement, as
 `switch_interval` does here, or once at the start of a program. In a free-threaded build
@@ -85,7 +85,7 @@ def switches(log: list[str]) -> int:
 
 
 def loop() -> None:
-    """Compute in Python for some 30 ms."""
+    """Compute in Python for some 20 ms."""
     for _ in range(600_000):
         pass
 

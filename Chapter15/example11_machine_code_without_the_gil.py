@@ -13,12 +13,11 @@ until the other has come, too. Through CFUNCTYPE both meet. Through PYFUNCTYPE o
 to wait in vain, since the other does not get the GIL before it gives up.
 
 `advance` steps a random number generator, x -> a x + c (Knuth's MMIX, modulo 2**64),
-where each step needs the one before, so that no compiler and no array can shorten it.
-Calls in two threads take the time of one where there are two cores, if they let go of
-the GIL. The numbers are compared with a formula.
+one step after the other. Calls in two threads take the time of one where there are two
+cores, if they let go of the GIL. A formula that skips ahead checks the numbers.
 
 The everyday way is a library that does all this for its users: numpy lets go of the GIL
-in each operation on a large array of numbers. Numba compiles Python functions, with
+in most operations on large arrays of numbers. Numba compiles Python functions, with
 `nogil=True`; Cython has `with nogil:`.
 
 Output:

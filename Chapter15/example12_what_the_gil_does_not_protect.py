@@ -15,12 +15,12 @@ Two kinds of code come in the same thread:
 
 * `__del__` runs when the last reference goes, by any assignment. If it wants a lock
   that is held around the assignment, the thread waits for itself for ever.
-* A signal handler runs in the main thread, at any call and at the end of any loop.
+* A signal handler runs in the main thread, at any call or end of a loop's round.
 
 Against other threads a lock helps, held by all who read or write. It does not help
 against what comes in the same thread. That is to leave a note and no more, to be read
-later; `queue.SimpleQueue.put` is made for it. None of this is different in a build
-without a GIL: the locks of its dicts and lists are let go in the same places.
+later; `queue.SimpleQueue.put` is made for it. A build without a GIL does not help: the
+lock of a dict or list is let go while the thread that holds it waits, as it does here.
 
 Output:
     Python <version>, GIL <gil>

@@ -183,7 +183,7 @@ def test_the_demonstration_tells_if_the_interpreter_counts_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept: list[object] = []
-    monkeypatch.setattr(counts, "take_and_drop", kept.append)
+    monkeypatch.setattr(counts, "take_and_drop", lambda thing, _: kept.append(thing))
     with pytest.raises(SystemExit, match="counts wrong by 2"):
         run_main(counts, monkeypatch)
 
@@ -275,6 +275,40 @@ def test_the_last_line_tells_how_many_cores_were_busy(
     last = capsys.readouterr().out.splitlines()[-1]
     assert "2.00x as fast as one" in last
     assert last.endswith(f"and keep {100 * cpu:.0f} % of a core busy")
+
+
+def test_each_part_has_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    came: set[int] = set()
+
+    def count_down(n: int) -> in_threads.Countdown:
+        came.add(threading.get_ident())
+        return in_threads.Countdown(n, 0.0)
+
+    monkeypatch.setattr(in_threads, "count_down", count_down)
+    with no_thread_is_left():
+        counted = in_threads.in_threads(640, 64)
+    assert [one.steps for one in counted] == [10] * 64
+    assert len(came) == 64
+
+
+def test_threads_that_do_not_come_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_too_few(n: int) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(n - 1)
+
+    monkeypatch.setattr(in_threads, "LIMIT", 0.02)
+    monkeypatch.setattr(in_threads, "ThreadPoolExecutor", one_too_few)
+    with pytest.raises(SystemExit, match="were to begin together"):
+        run_main(in_threads, monkeypatch)
+
+
+def test_the_switch_interval_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sys.getswitchinterval()
+    monkeypatch.setattr(builds, "STEPS", 1000)
+    monkeypatch.setattr(builds, "PARALLEL", 100.0)
+    monkeypatch.setattr(builds, "lost_appends", lambda: 1)
+    with pytest.raises(SystemExit, match="lost"):
+        run_main(builds, monkeypatch)
+    assert sys.getswitchinterval() == before
 
 
 def test_threads_in_parallel_in_spite_of_a_gil_are_told(
@@ -552,9 +586,9 @@ def times_out(option: str) -> str:
         ("gil_if_asked", lambda option: "nonsense", "instead of"),
         ("gil_if_asked", times_out, "go well"),
         ("count_down", too_few, "counted 1499999 steps"),
-        ("lost_appends", lambda: 1, "1 of 40000 lost"),
-        ("lost_keys", lambda: 1, "1 of 40000 lost"),
-        ("lost_additions", lambda guard: 1, "with lock: .* 1 of 40000 lost"),
+        ("lost_appends", lambda: 1, "1 of 100000 lost"),
+        ("lost_keys", lambda: 1, "1 of 100000 lost"),
+        ("lost_additions", lambda guard: 1, "with lock: .* 1 of 100000 lost"),
         ("lost_if_both_read_first", lambda: 0, "0 additions lost"),
     ],
 )
