@@ -23,11 +23,11 @@ Try:  --plot ways.png
 Output:
     Python <version>, GIL <gil>, <cores> cores
     4,000,000 steps     start     wall      CPU  cores busy  speed-up
-    sequential                  0.41 s   0.41 s       100 %     1.00x
-    threads            1.1 ms   0.36 s   0.36 s       100 %     1.14x
-    processes         21.3 ms   0.20 s   0.30 s       147 %     2.03x
+    sequential                  0.41 s   0.41 s        99 %     1.00x
+    threads            1.2 ms   0.39 s   0.39 s       100 %     1.05x
+    processes         29.9 ms   0.23 s   0.39 s       166 %     1.76x
     ...
-    fastest: <model>, 2.03x as fast as sequential
+    fastest: <model>, 1.76x as fast as sequential
 """
 
 import argparse

@@ -22,9 +22,9 @@ Output:
       a module's global  set to 6 there, still 0 here
       a list             3 items there, 2 here: a copy
       an exception       ValueError there, ValueError here
-      2 countdowns       0.24 s of CPU time in 0.14 s
+      2 countdowns       0.22 s of CPU time in 0.14 s
     ...
-    <model> share no GIL: they keep 166 % of a core busy
+    <model> share no GIL: they keep 154 % of a core busy
 """
 
 import calendar

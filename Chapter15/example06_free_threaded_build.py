@@ -19,7 +19,7 @@ mend is a lock, on each build.
 Output:
     Python <version>, GIL <gil>, <cores> cores
     ...
-    threads keep up to 99 % of a core busy
+    threads keep up to 98 % of a core busy
     2 threads, 50000 times each  lost
       items.append(x)            none
       values[key] = x            none

@@ -10,7 +10,8 @@ is one of the few that may be called without, and tells whether it was: 0 means 
 other function of the API might have crashed the interpreter, now or later. They are
 called through PyDLL, of which `ctypes.pythonapi` is an instance; it also raises the
 exception that a function has set. In a free-threaded build the same holds of being
-attached to the interpreter, which is what PyGILState_Check asks about there.
+attached to the interpreter, which is what PyGILState_Check asks about there. (In a
+program that has had a subinterpreter it is 1 always.)
 
 CFUNCTYPE and PYFUNCTYPE, the types of single C functions, differ in the same way.
 

@@ -6,6 +6,7 @@ import operator
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import example07_who_releases_the_gil as release
@@ -175,7 +177,14 @@ def test_a_call_that_is_not_what_the_table_says_is_told(
 
 @pytest.mark.parametrize(("kind", "holds"), [(ctypes.CDLL, 0), (ctypes.PyDLL, 1)])
 def test_python_knows_who_has_let_go(kind: type[ctypes.CDLL], holds: int) -> None:
-    assert libraries.python_api(kind).PyGILState_Check() == holds
+    """Ask in a process that has had no subinterpreter: after that it is always 1."""
+    code = f"""if True:
+        import ctypes, runpy
+        script = runpy.run_path({libraries.__file__!r})
+        print(script["python_api"](ctypes.{kind.__name__}).PyGILState_Check())
+    """
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.stdout == f"{holds}\n", child.stderr
 
 
 def test_others_get_on_during_a_call_through_cdll() -> None:
@@ -202,6 +211,11 @@ def test_both_kinds_of_library_sleep(kind: type[ctypes.CDLL]) -> None:
 @needs_gil
 def test_a_pydll_that_lets_go_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     call = libraries.sleep_of(ctypes.CDLL)
+
+    def python_api(kind: type[ctypes.CDLL]) -> Any:
+        return SimpleNamespace(PyGILState_Check=lambda: int(kind is ctypes.PyDLL))
+
+    monkeypatch.setattr(libraries, "python_api", python_api)
     monkeypatch.setattr(libraries, "ROUNDS", 20)
     monkeypatch.setattr(libraries, "sleep_of", lambda kind: call)
     with pytest.raises(SystemExit, match="PyDLL: "):
