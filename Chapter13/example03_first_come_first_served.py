@@ -44,9 +44,9 @@ Output:
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from example01_readers_first import overlapping_readers
+from example01_readers_first import in_range, overlapping_readers
 from example02_writers_first import queueing_writers
 from readers_writers import Plan, Stay, Visit, play
 
@@ -68,20 +68,6 @@ def queue_ahead(length: int, behind: int) -> list[Plan]:
         Plan("last", True, comes=0, stays=1),
         *(Plan(f"behind {k}", k % 2 == 0, comes=0, stays=2) for k in range(behind)),
     ]
-
-
-def in_range(least: int, most: int) -> Callable[[str], int]:
-    """Return the type of an option whose value is in `least` … `most`."""
-
-    def whole_number(text: str) -> int:
-        number = int(text)
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(
-                f"must be in {least} … {most}, not {number}"
-            )
-        return number
-
-    return whole_number
 
 
 def find(name: str, stays: Sequence[Stay]) -> Stay:

@@ -30,10 +30,10 @@ Output:
 
 import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from example01_readers_first import readers_first
+from example01_readers_first import in_range, readers_first
 from example02_writers_first import writers_first
 from example03_first_come_first_served import first_come_first_served
 from readers_writers import Plan, Policy, Stay, play
@@ -43,8 +43,6 @@ POLICIES: dict[str, Policy] = {
     "writers first": writers_first,
     "first come first served": first_come_first_served,
 }
-
-
 OPENER = Plan("opener", True, comes=0, stays=1)  # lets the first ones wait alike
 MAX_PAIRS = 60
 
@@ -112,20 +110,6 @@ def plot(results: Mapping[str, Sequence[Stay]], file: Path) -> None:
     )
     figure.suptitle("Who goes first decides who starves; fairness costs time")
     figure.savefig(file, dpi=120)
-
-
-def in_range(least: int, most: int) -> Callable[[str], int]:
-    """Return the type of an option whose value is in `least` … `most`."""
-
-    def whole_number(text: str) -> int:
-        number = int(text)
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(
-                f"must be in {least} … {most}, not {number}"
-            )
-        return number
-
-    return whole_number
 
 
 def picture(text: str) -> Path:

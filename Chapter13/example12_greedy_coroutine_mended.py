@@ -37,6 +37,7 @@ from example11_greedy_coroutine import (
     Record,
     cancel_as_soon_as_possible,
     chunk,
+    compute,
     compute_greedily,
     outlives_its_time_limit,
     some,
@@ -53,15 +54,6 @@ async def compute_politely(n_chunks: int, record: Record) -> int:
         total += chunk(number)
         record.note("chunk")
         await asyncio.sleep(0)
-    return total
-
-
-def compute(n_chunks: int, record: Record) -> int:
-    """Return the sum of all chunks."""
-    total = 0
-    for number in range(n_chunks):
-        total += chunk(number)
-        record.note("chunk")
     return total
 
 

@@ -147,7 +147,7 @@ def read_meanwhile(write: Callable[[Path, Iterable[bytes]], None], path: Path) -
     return seen[0]
 
 
-def several(text: str) -> int:
+def some(text: str) -> int:
     number = int(text)
     if not 2 <= number <= 20:
         raise argparse.ArgumentTypeError(f"must be between 2 and 20, not {number}")
@@ -187,7 +187,7 @@ def demonstrate(folder: Path, n_threads: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--threads", type=several, default=8)
+    parser.add_argument("--threads", type=some, default=8)
     n_threads = parser.parse_args().threads
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -266,7 +266,7 @@ async def within_limit(n: int) -> None:
         await asyncio.create_task(demonstrate(n))
 
 
-def several(text: str) -> int:
+def some(text: str) -> int:
     number = int(text)
     if not 2 <= number <= 20:
         raise argparse.ArgumentTypeError(f"must be between 2 and 20, not {number}")
@@ -275,7 +275,7 @@ def several(text: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--tasks", type=several, default=8)
+    parser.add_argument("--tasks", type=some, default=8)
     n_tasks = parser.parse_args().tasks
     try:
         asyncio.run(within_limit(n_tasks))

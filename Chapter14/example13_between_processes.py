@@ -358,7 +358,7 @@ def show_killed_holder(folder: Path) -> None:
     print("  lock of the file         free again")
 
 
-def several(text: str) -> int:
+def some(text: str) -> int:
     number = int(text)
     if not 2 <= number <= 20:
         raise argparse.ArgumentTypeError(f"must be between 2 and 20, not {number}")
@@ -367,7 +367,7 @@ def several(text: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--processes", type=several, default=3)
+    parser.add_argument("--processes", type=some, default=3)
     n_processes = parser.parse_args().processes
     with tempfile.TemporaryDirectory() as folder:
         show_additions(Path(folder), n_processes)

@@ -327,7 +327,7 @@ def demonstrate(path: Path, connections: Sequence[sqlite3.Connection]) -> None:
     print("read and write in one statement, or ask for the right to write before")
 
 
-def several(text: str) -> int:
+def some(text: str) -> int:
     number = int(text)
     if not 2 <= number <= 20:
         raise argparse.ArgumentTypeError(f"must be between 2 and 20, not {number}")
@@ -336,7 +336,7 @@ def several(text: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--connections", type=several, default=5)
+    parser.add_argument("--connections", type=some, default=5)
     n_connections = parser.parse_args().connections
     if sqlite3.sqlite_version_info < (3, 35):
         print("needs SQLite 3.35 or later, for RETURNING")

@@ -33,7 +33,6 @@ Output:
 import argparse
 import os
 import platform
-import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -42,6 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from example02_countdown_in_threads import (
+    PARALLEL,
     Timing,
     count_down,
     gil_state,
@@ -51,11 +51,11 @@ from example02_countdown_in_threads import (
     usable_cores,
 )
 from example03_countdown_in_processes import process_pool
+from example05_subinterpreters import interpreter_pool
 
 WORKERS = 2
 STEPS = 4_000_000  # some 0.2 s: the system needs a moment to spread processes
 MAX_STEPS = 20_000_000  # Ctrl-C has to wait until the workers have counted them
-PARALLEL = 1.5  # cores busy: more than one by far, also with a coarse clock (Windows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +78,6 @@ def measure_pool(pool: AbstractContextManager[Executor], n: int) -> Way:
         list(executor.map(count_down, [1] * WORKERS))
         start = time.perf_counter() - began
         return Way(start, measure(lambda: executor.map(count_down, split(n, WORKERS))))
-
-
-def interpreter_pool(n_workers: int) -> AbstractContextManager[Executor] | None:
-    """Return a pool of `n_workers` subinterpreters; None before Python 3.14."""
-    if sys.version_info >= (3, 14):
-        from concurrent.futures import InterpreterPoolExecutor
-
-        # Each begins with the sys.path of the program's start; it may have grown since.
-        same_path = f"import sys; sys.path[:] = {sys.path}"
-        return InterpreterPoolExecutor(
-            n_workers, initializer=exec, initargs=(same_path,)
-        )
-    return None
 
 
 def measure_all(n: int) -> dict[str, Way]:

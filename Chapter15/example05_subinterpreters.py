@@ -28,17 +28,19 @@ Output:
 """
 
 import calendar
-import os
 import pickle
 import platform
-import signal
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from multiprocessing import resource_tracker
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, closing
+
+from example02_countdown_in_threads import (
+    count_down,
+    gil_state,
+    measure,
+    usable_cores,
+)
+from example03_countdown_in_processes import process_pool
 
 WORKERS = 2
 STEPS = 2_000_000  # of each countdown, some 0.1 s
@@ -60,71 +62,13 @@ def fail() -> None:
     raise ValueError("this went wrong")
 
 
-def count_down(n: int) -> float:
-    """Count from `n` down to zero; return the CPU time in seconds."""
-    cpu = time.thread_time()
-    while n > 0:
-        n -= 1
-    return time.thread_time() - cpu
-
-
 def write_into(buffer: memoryview) -> None:
     """Change the first byte."""
     buffer[0] = 7
 
 
-@contextmanager
-def ctrl_c_later() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block.
-
-    Processes that are started in the block leave it to this one (except on Windows).
-    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
-    came before the resource tracker knows of it.
-    """
-    came: list[int] = []
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread:  # the mask does not cover the threads of, say, numpy
-        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    if sys.platform != "win32":
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
-            if came:
-                signal.raise_signal(signal.SIGINT)
-
-
-@contextmanager
-def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of `n_workers` processes that leave Ctrl-C to this one.
-
-    Ctrl-C has to wait while they start and while they end: in the midst of that, a pool
-    cannot be ended in order. Make it before any thread, which would let Ctrl-C through
-    and should not be forked. If the block fails, calls that have not begun are dropped:
-    an interrupted `submit` may leave one that no process gets and the end would await.
-    """
-    ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
-
-    def end(kind: type[BaseException] | None, *_: object) -> None:
-        with ctrl_c_later():
-            pool.shutdown(cancel_futures=kind is not None)
-
-    if sys.platform != "win32":
-        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
-    with ExitStack() as stack:
-        with ctrl_c_later():
-            pool = ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c)
-            stack.push(end)
-            list(pool.map(abs, range(n_workers)))
-        yield pool
-
-
-def isolated_pool(n_workers: int) -> AbstractContextManager[Executor]:
-    """Return a pool of `n_workers` subinterpreters; of processes before Python 3.14."""
+def interpreter_pool(n_workers: int) -> AbstractContextManager[Executor] | None:
+    """Return a pool of `n_workers` subinterpreters; None before Python 3.14."""
     if sys.version_info >= (3, 14):
         from concurrent.futures import InterpreterPoolExecutor
 
@@ -133,7 +77,12 @@ def isolated_pool(n_workers: int) -> AbstractContextManager[Executor]:
         return InterpreterPoolExecutor(
             n_workers, initializer=exec, initargs=(same_path,)
         )
-    return process_pool(n_workers)
+    return None
+
+
+def isolated_pool(n_workers: int) -> AbstractContextManager[Executor]:
+    """Return a pool of `n_workers` subinterpreters; of processes before Python 3.14."""
+    return interpreter_pool(n_workers) or process_pool(n_workers)
 
 
 def show_what_processes_lack() -> None:
@@ -184,20 +133,6 @@ def show_interpreter() -> None:
             )
 
 
-def usable_cores() -> int:
-    """Return the number of cores this process may use (`taskset` may allow fewer)."""
-    if hasattr(os, "process_cpu_count"):  # from 3.13
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def gil_state() -> str:
-    """Return "on" or "off". Before 3.13 there was no interpreter without a GIL."""
-    return "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
-
-
 def main() -> None:
     print(
         f"Python {platform.python_version()}, GIL {gil_state()}, {usable_cores()} cores"
@@ -222,15 +157,15 @@ def main() -> None:
             raise SystemExit(f"a ValueError was to come: {error!r}")
         print(f"  an exception       ValueError there, {type(error).__name__} here")
 
-        began = time.perf_counter()
-        cpu = sum(pool.map(count_down, [STEPS] * WORKERS))
-        wall = time.perf_counter() - began
-        print(f"  {WORKERS} countdowns       {cpu:.2f} s of CPU time in {wall:.2f} s")
+        timing = measure(lambda: pool.map(count_down, [STEPS] * WORKERS))
+        took = f"{timing.cpu:.2f} s of CPU time in {timing.wall:.2f} s"
+        print(f"  {WORKERS} countdowns       {took}")
     if model == "processes":
         show_what_processes_lack()
     else:
         show_interpreter()
-    print(f"{model} share no GIL: they keep {100 * cpu / wall:.0f} % of a core busy")
+    busy = f"{100 * timing.cores_busy:.0f} % of a core busy"
+    print(f"{model} share no GIL: they keep {busy}")
 
 
 if __name__ == "__main__":

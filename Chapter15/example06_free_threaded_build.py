@@ -29,22 +29,27 @@ Output:
     one operation of a list or a dict is safe, += is not: take a lock
 """
 
-import os
 import platform
 import subprocess
 import sys
 import sysconfig
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+
+from example02_countdown_in_threads import (
+    PARALLEL,
+    gil_state,
+    in_threads,
+    measure,
+    usable_cores,
+)
 
 STEPS = 1_500_000  # of a countdown, some 0.1 s
 TIMES = 50_000  # that each of two threads changes what they share
 SHORT = 0.0001  # seconds after which a thread asks for the GIL meanwhile
 LIMIT = 10.0  # seconds that a thread may wait for another, or a child may take
-PARALLEL = 1.5  # cores busy: more than one by far, also with a coarse clock (Windows)
 
 Meet = Callable[[], object]
 
@@ -71,30 +76,16 @@ def gil_if_asked(option: str) -> str:
     return "on" if child.stdout.strip() == "True" else "off"
 
 
-def count_down(n: int) -> tuple[int, float]:
-    """Count from `n` down to zero; return the steps, and the CPU time in seconds."""
-    cpu = time.thread_time()
-    steps = 0
-    while n > 0:
-        n -= 1
-        steps += 1
-    return steps, time.thread_time() - cpu
-
-
 def count_down_in_threads(n: int, n_threads: int) -> tuple[float, float]:
     """Count down `n` steps in equal parts; return wall time and CPU time in seconds.
 
     Raises:
         ValueError: another number of steps was counted.
     """
-    parts = [(n + k) // n_threads for k in range(n_threads)]
-    with ThreadPoolExecutor(n_threads) as threads:
-        began = time.perf_counter()
-        counted = list(threads.map(count_down, parts))
-        wall = time.perf_counter() - began
-    if (steps := sum(steps for steps, _ in counted)) != n:
-        raise ValueError(f"counted {steps} steps, not {n}")
-    return wall, sum(cpu for _, cpu in counted)
+    timing = measure(lambda: in_threads(n, n_threads))
+    if timing.steps != n:
+        raise ValueError(f"counted {timing.steps} steps, not {n}")
+    return timing.wall, timing.cpu
 
 
 def in_two_threads(job: Callable[[int, Meet], None]) -> None:
@@ -182,20 +173,6 @@ def lost_if_both_read_first() -> int:
 
     in_two_threads(add)
     return 2 - counter.n
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use (`taskset` may allow fewer)."""
-    if hasattr(os, "process_cpu_count"):  # from 3.13
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def gil_state() -> str:
-    """Return "on" or "off". Before 3.13 there was no interpreter without a GIL."""
-    return "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
 
 
 def report_build() -> None:

@@ -36,17 +36,17 @@ import argparse
 import math
 import os
 import platform
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
+
+from example02_countdown_in_threads import gil_state, usable_cores
+from example03_countdown_in_processes import process_pool
 
 SECONDS = 0.25  # that each case is measured
 PAUSE = 0.001  # seconds from an answer to the next ping
@@ -165,70 +165,6 @@ def measure_all() -> dict[str, Case]:
             cases[name] = measure(processes, thread, interval)
         cases["beside a process"] = measure(processes, processes)
     return cases
-
-
-@contextmanager
-def ctrl_c_later() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block.
-
-    Processes that are started in the block leave it to this one (except on Windows).
-    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
-    came before the resource tracker knows of it.
-    """
-    came: list[int] = []
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread:  # the mask does not cover the threads of, say, numpy
-        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    if sys.platform != "win32":
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
-            if came:
-                signal.raise_signal(signal.SIGINT)
-
-
-@contextmanager
-def process_pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of `n_workers` processes that leave Ctrl-C to this one.
-
-    Ctrl-C has to wait while they start and while they end: in the midst of that, a pool
-    cannot be ended in order. Make it before any thread, which would let Ctrl-C through
-    and should not be forked. If the block fails, calls that have not begun are dropped:
-    an interrupted `submit` may leave one that no process gets and the end would await.
-    """
-    ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
-
-    def end(kind: type[BaseException] | None, *_: object) -> None:
-        with ctrl_c_later():
-            pool.shutdown(cancel_futures=kind is not None)
-
-    if sys.platform != "win32":
-        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
-    with ExitStack() as stack:
-        with ctrl_c_later():
-            pool = ProcessPoolExecutor(n_workers, None, signal.signal, ignore_ctrl_c)
-            stack.push(end)
-            list(pool.map(abs, range(n_workers)))
-        yield pool
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use (`taskset` may allow fewer)."""
-    if hasattr(os, "process_cpu_count"):  # from 3.13
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def gil_state() -> str:
-    """Return "on" or "off". Before 3.13 there was no interpreter without a GIL."""
-    return "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off"
 
 
 def plot(cases: Mapping[str, Case], file: Path) -> None:

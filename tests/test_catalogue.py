@@ -305,6 +305,7 @@ def test_figures_come_from_scripts_and_are_shown(chapter: Path) -> None:
 # -- imports and dependencies
 
 
+@cache
 def imported_modules(script: Path) -> set[str]:
     """Return the top-level names of all modules that a script imports anywhere."""
     modules = set()

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import no_thread_is_left
 
 from Chapter03 import example01_two_threads_count_down as countdowns
 from Chapter03 import example02_low_level_thread_module as low_level
@@ -48,13 +49,6 @@ from Chapter03.example13_timer import watchdog
 from Chapter03.example16_timeline_of_who_ran_when import Interval
 
 LIMIT = 10.0  # seconds that a test waits for what must come
-
-
-@contextmanager
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from multiprocessing.queues import Queue
 from typing import Any, NoReturn
@@ -25,15 +25,9 @@ import example18_asyncio_deadlock as tasks_
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import no_thread_is_left, run_main
 
 LIMIT = 30.0  # seconds that a test waits for what must come
-
-
-@contextmanager
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
 
 
 def nothing() -> None:
@@ -131,11 +125,6 @@ def test_a_dinner_of_no_hand_overs_is_an_error() -> None:
 @pytest.mark.parametrize("patience", ["-1", "500", "much"])
 def test_patience_has_its_limits(complaint: Callable[..., str], patience: str) -> None:
     assert "--patience" in complaint(livelock, "--patience", patience)
-
-
-def run_main(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["script"])
-    module.main()
 
 
 after, by_rank = livelock.after, livelock.by_rank

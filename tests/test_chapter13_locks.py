@@ -3,9 +3,8 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -28,6 +27,7 @@ from fixed_priority_scheduler import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_process import no_thread_is_left, run_main
 
 LIMIT = 30.0  # seconds that a test waits for what must come
 
@@ -35,20 +35,6 @@ KINDS = [barging.BargingLock, TicketLock, FIFOLock]
 each_kind = pytest.mark.parametrize("kind", KINDS)
 PROTOCOLS: tuple[Protocol, ...] = ("none", "inheritance", "ceiling")
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
-
-
-@contextmanager
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
-def run_main(
-    module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str | int
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
-    module.main()
 
 
 # -- all three locks

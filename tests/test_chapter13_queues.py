@@ -4,10 +4,9 @@ import asyncio
 import itertools
 import logging
 import queue
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import (
     FIRST_COMPLETED,
     CancelledError,
@@ -15,7 +14,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from typing import Any, NoReturn, Self, TypeVar
 
 import example09_priority_queue_that_starves as starving
@@ -28,18 +27,12 @@ import example15_semaphore_in_bulk as bulk
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import no_thread_is_left, run_main
 
 T = TypeVar("T")
 
 LIMIT = 30.0  # seconds that a test waits for what must come
 SHORT = 0.02  # seconds that a test waits for what must not come
-
-
-@contextmanager
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
 
 
 class NotedCondition(threading.Condition):
@@ -52,11 +45,6 @@ class NotedCondition(threading.Condition):
     def wait(self, timeout: float | None = None) -> bool:
         self.waits.put(None)  # who notifies needs the lock, so that must come later
         return super().wait(timeout)
-
-
-def run_main(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["script", *arguments])
-    module.main()
 
 
 # -- example09
@@ -417,7 +405,7 @@ def test_the_loop_runs_while_the_thread_computes(
         others_ran.set()
         return await computation
 
-    monkeypatch.setattr(polite, "chunk", lambda number: others_ran.wait(LIMIT))
+    monkeypatch.setattr(greedy, "chunk", lambda number: others_ran.wait(LIMIT))
     with no_thread_is_left():
         assert asyncio.run(run()) == 2
 
@@ -433,7 +421,7 @@ def test_turns_and_beats_are_counted_between_chunks() -> None:
     assert polite.beats_meanwhile(record) == 1
 
 
-compute = polite.compute
+compute = greedy.compute
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from functools import cache, partial
 from itertools import islice
 from types import SimpleNamespace
@@ -28,6 +28,7 @@ import rendezvous
 from example01_lost_update import Counter, count_with_threads
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_process import no_thread_is_left, run_main
 from rendezvous import Rendezvous
 
 LIMIT = 30.0  # seconds that a test waits for what must come
@@ -47,20 +48,8 @@ ALL = [
 ]
 
 
-@contextmanager
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
 def nothing() -> None:
     pass
-
-
-def run_main(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["script", *arguments])
-    module.main()
 
 
 def interrupt_submit(

@@ -23,6 +23,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from in_process import no_thread_is_left, run_main
 
 LIMIT = 30.0  # seconds that a test waits for what must come
 
@@ -34,17 +35,9 @@ one_folder = settings(
 
 @contextmanager
 def nothing_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
+    with no_thread_is_left():
+        yield
     assert multiprocessing.active_children() == []
-
-
-def run_main(
-    module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["script", *arguments])
-    module.main()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
 """Chapter 14, outcome tables, race detectors, mends without a lock: what one copies."""
 
 import math
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import permutations
 from typing import Any, NoReturn
 
@@ -17,20 +15,9 @@ import pytest
 from example16_race_detector import Event, Race
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import no_thread_is_left, run_main
 
 LIMIT = 30.0  # seconds that a test waits for what must come
-
-
-@contextmanager
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
-def run_main(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["script", *arguments])
-    module.main()
 
 
 # -- example15

@@ -8,7 +8,7 @@ import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -18,10 +18,12 @@ import example03_countdown_in_processes as in_processes
 import example04_four_ways_side_by_side as ways
 import example05_subinterpreters as subinterpreters
 import example06_free_threaded_build as builds
+import in_process
 import pytest
 from example02_countdown_in_threads import Timing
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import no_thread_is_left
 
 needs_subinterpreters = pytest.mark.skipif(
     sys.version_info < (3, 14), reason="needs Python 3.14"
@@ -30,17 +32,9 @@ needs_subinterpreters = pytest.mark.skipif(
 LIMIT = 30.0  # seconds that a test waits for what must come
 
 
-@contextmanager
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
 def run_main(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["script"])
     with no_thread_is_left():
-        module.main()
+        in_process.run_main(module, monkeypatch)
 
 
 # -- example01
@@ -412,7 +406,7 @@ def test_threads_that_are_parallel_with_a_gil_are_told(
 
 
 def test_pools_of_interpreters_are_there_from_3_14_on() -> None:
-    assert (ways.interpreter_pool(1) is None) == (sys.version_info < (3, 14))
+    assert (subinterpreters.interpreter_pool(1) is None) == (sys.version_info < (3, 14))
 
 
 # -- example05
@@ -478,7 +472,7 @@ def test_processes_do_where_there_are_no_subinterpreters(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    processes = subinterpreters.process_pool
+    processes = in_processes.process_pool
     monkeypatch.setattr(subinterpreters, "isolated_pool", processes)
     run_main(subinterpreters, monkeypatch)
     assert "set to 6 there, still 0 here" in capsys.readouterr().out
@@ -572,8 +566,8 @@ def test_a_thread_whose_fellow_fails_does_not_wait(
         builds.in_two_threads(job)
 
 
-def too_few(n: int) -> tuple[int, float]:
-    return n - 1, 0.1
+def too_few(n: int) -> in_threads.Countdown:
+    return in_threads.Countdown(n - 1, 0.1)
 
 
 def times_out(option: str) -> str:
@@ -598,7 +592,8 @@ def test_what_goes_otherwise_is_told(
     if name != "count_down":
         monkeypatch.setattr(builds, "STEPS", 1000)
     monkeypatch.setattr(builds, "PARALLEL", 100.0)
-    monkeypatch.setattr(builds, name, instead)
+    owner = in_threads if name == "count_down" else builds
+    monkeypatch.setattr(owner, name, instead)
     with pytest.raises(SystemExit, match=told):
         run_main(builds, monkeypatch)
 

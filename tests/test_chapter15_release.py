@@ -28,6 +28,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import no_thread_is_left, run_main
 
 LIMIT = 30.0  # seconds that a test waits for what must come
 
@@ -37,18 +38,6 @@ needs_gil = pytest.mark.skipif(not GIL, reason="needs a GIL")
 # Before Python 3.12 a garbage collection in the midst of a call runs the callbacks of
 # Hypothesis, which are written in Python: a thread switch may come in.
 pytestmark = pytest.mark.usefixtures("no_collections")
-
-
-@contextmanager
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
-def run_main(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["script"])
-    module.main()
 
 
 # -- example07
