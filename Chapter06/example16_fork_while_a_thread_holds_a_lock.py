@@ -28,6 +28,7 @@ import faulthandler
 import linecache
 import multiprocessing
 import os
+import queue
 import re
 import signal
 import sys
@@ -35,8 +36,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -186,14 +188,16 @@ def start_while_held(
     Returns:
         What the child saw, and where it waited for ever: "" if it did not.
     """
-    half, go_on = threading.Event(), threading.Event()
+    half = threading.Event()
+    go_on: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def pause() -> None:
         half.set()
-        go_on.wait(LIMIT)
+        with suppress(queue.Empty):
+            go_on.get(timeout=LIMIT)
 
     if about_to_fork:  # the hook that was registered last is called first
-        os.register_at_fork(before=go_on.set)
+        os.register_at_fork(before=partial(go_on.put, None))
     reader, writer = multiprocessing.Pipe(duplex=False)
     process = new_process(target=write_in_child, args=(name, writer))
     thread = threading.Thread(target=JOURNALS[name].write, args=(LINE, pause))
@@ -210,7 +214,7 @@ def start_while_held(
             elif reader.recv() != "written":
                 raise AssertionError
     finally:
-        go_on.set()
+        go_on.put(None)  # C code, which Ctrl-C cannot interrupt, as it could set()
         if thread.is_alive():  # Ctrl-C may come while it starts
             thread.join()
     return seen, waits

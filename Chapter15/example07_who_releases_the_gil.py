@@ -99,10 +99,11 @@ def another_thread() -> Iterator[list[None]]:
     GIL goes by the old one.
     """
     steps: list[None] = []
-    end = threading.Event()
+    end = threading.Lock()  # not an Event: Ctrl-C cannot strike in the midst of release
+    end.acquire()
 
     def run() -> None:
-        while not end.wait(PAUSE):
+        while not end.acquire(timeout=PAUSE):
             steps.append(None)
 
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -110,7 +111,7 @@ def another_thread() -> Iterator[list[None]]:
             pool.submit(run)
             yield steps
         finally:
-            end.set()
+            end.release()
 
 
 def steps_during(call: Callable[[], object], times: int, steps: list[None]) -> int:

@@ -99,14 +99,16 @@ def wait_beside(call: Callable[[], object]) -> tuple[float, int]:
         code, so that no thread switch between bytecodes comes in.
     """
     waits: list[float] = []
-    begun, end = threading.Event(), threading.Event()
+    begun = threading.Event()
+    end = threading.Lock()  # not an Event: Ctrl-C cannot strike in the midst of release
+    end.acquire()
 
     def sleep_often() -> None:
         begun.set()
         ended = False
         while not ended:
             began = time.perf_counter()
-            ended = end.wait(PAUSE)
+            ended = end.acquire(timeout=PAUSE)
             waits.append(time.perf_counter() - began - PAUSE)
 
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -117,7 +119,7 @@ def wait_beside(call: Callable[[], object]) -> tuple[float, int]:
             calls = (waits.__len__, call, waits.__len__)
             readings: list[Any] = list(map(operator.call, calls))
         finally:
-            end.set()
+            end.release()
     return max(waits), readings[-1] - readings[0]
 
 
