@@ -1,4 +1,4 @@
-"""What the tests share: two options, Ctrl-C as usual, and fixtures."""
+"""What the tests share: three options, Ctrl-C as usual, and fixtures."""
 
 import gc
 import multiprocessing
@@ -23,6 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--record",
         action="store_true",
         help="write what the selected scripts print into their docstrings",
+    )
+    parser.addoption(
+        "--plain", action="store_true", help="run scripts without drawing pictures"
     )
     parser.addoption(
         "--start-method",

@@ -40,36 +40,27 @@ def run_or_skip(
     return run
 
 
-def check_output(script: Path, run: Run) -> None:
-    complaint = disagreement(read_output(docstring_of(script)), run.stdout.splitlines())
-    assert complaint is None, f"{complaint}\n{run.report()}"
-
-
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
-def test_script_keeps_its_promises(script: Path, pytestconfig: pytest.Config) -> None:
-    run = run_or_skip(script, start_method=pytestconfig.getoption("start_method"))
+def test_script_keeps_its_promises(
+    script: Path, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    """One that can draw does so, unless `--plain` is given; it prints the same."""
+    draws = '"--plot"' in script.read_text("utf-8")
+    drawing = draws and not pytestconfig.getoption("plain")
+    picture = tmp_path / "picture.png"
+    run = run_or_skip(
+        script,
+        *(["--plot", str(picture)] if drawing else []),
+        start_method=pytestconfig.getoption("start_method"),
+    )
     assert not run.complaints, run.report()
     if pytestconfig.getoption("record"):
         source = record(script.read_text("utf-8"), run.stdout.splitlines())
         script.write_text(source, "utf-8", newline="\n")
         syntax_tree.cache_clear()
-    check_output(script, run)
-
-
-@pytest.mark.parametrize(
-    "script",
-    [script for script in SCRIPTS if '"--plot"' in script.read_text("utf-8")],
-    ids=name_of,
-)
-def test_script_draws_its_picture(
-    script: Path, pytestconfig: pytest.Config, tmp_path: Path
-) -> None:
-    start_method = pytestconfig.getoption("start_method")
-    picture = tmp_path / "picture.png"
-    run = run_or_skip(script, "--plot", str(picture), start_method=start_method)
-    assert not run.complaints, run.report()
-    check_output(script, run)
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    complaint = disagreement(read_output(docstring_of(script)), run.stdout.splitlines())
+    assert complaint is None, f"{complaint}\n{run.report()}"
+    assert not drawing or picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
