@@ -58,6 +58,12 @@ def pytest_collection_modifyitems(
     items[:] = filter(fits, items)
 
 
+def pytest_collection_finish() -> None:
+    # Modules and tests stay to the end; no garbage collection has to look at them.
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_configure() -> None:
     # Who starts the suite in the background may have told it to ignore Ctrl-C. Scripts
     # would inherit that, and a test that interrupts them would test nothing.
