@@ -138,16 +138,30 @@ class WatchedLock:
             gate.acquire()
             self._watch.waits[me] = self
             self._watch.changed.notify_all()
-        gate.acquire()  # blocks until release() or give_up() has opened it
+        try:
+            gate.acquire()  # blocks until release() or give_up() has opened it
+        except BaseException:  # Ctrl-C: leave the queue, or pass on what has come
+            with self._watch.changed:
+                self._watch.given_up.discard(me)
+                if self.waiting.pop(me, None) is not None:
+                    del self._watch.waits[me]
+                elif self.holder is me:
+                    self.release()
+            raise
         with self._watch.changed:
             if me in self._watch.given_up:
                 self._watch.given_up.remove(me)
                 raise DeadlockError(f"{me.name} gives up waiting for {self.name}")
 
     def release(self) -> None:
-        """Give the lock to whoever has waited longest, or to nobody."""
+        """Give the lock to whoever has waited longest, or to nobody.
+
+        Raises:
+            RuntimeError: this thread does not hold it.
+        """
         with self._watch.changed:
-            assert self.holder is threading.current_thread(), "held by somebody else"
+            if self.holder is not threading.current_thread():
+                raise RuntimeError(f"{self.name} is not held by this thread")
             self.holder = next(iter(self.waiting), None)
             if self.holder is not None:
                 del self._watch.waits[self.holder]
@@ -218,10 +232,10 @@ def join_all(attempts: Iterable[Attempt]) -> None:
     """
     for attempt in attempts:
         attempt.join(LIMIT)
-        if attempt.error is not None:
-            raise attempt.error
         if attempt.is_alive():
             raise TimeoutError(f"thread {attempt.name} has not ended")
+        if attempt.error is not None:
+            raise attempt.error
 
 
 def main() -> None:
@@ -245,7 +259,7 @@ def main() -> None:
     watch.give_up("B")
     a.join(LIMIT)
     b.join(LIMIT)
-    if a.error is not None or not isinstance(b.error, DeadlockError):
+    if a.is_alive() or a.error or not isinstance(b.error, DeadlockError):
         raise SystemExit(f"B was to give up, and A to go on: {b.error!r}, {a.error!r}")
     print(f"{b.error}; A has moved 30")
     transfer(bob, ann, 50)

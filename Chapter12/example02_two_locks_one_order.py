@@ -77,24 +77,27 @@ def new_accounts(watch: Watch, n: int = N_ACCOUNTS) -> list[Account]:
     ]
 
 
-def fatal_moment(transfer: Transfer, watch: Watch) -> list[Attempt]:
-    """Start a transfer, and an opposite one while it holds its first account.
+def fatal_moment(
+    transfer: Transfer, watch: Watch, accounts: Sequence[Account]
+) -> tuple[Attempt, Attempt]:
+    """Start a transfer of 30, and one of 50 back while it holds its first account.
 
     The first takes its second account when the other waits.
     """
-    one, two, *_ = new_accounts(watch)
+    one, two, *_ = accounts
     holds_one = threading.Event()
 
     def until_the_other_waits() -> None:
         holds_one.set()
-        watch.until_waiting(1, LIMIT)
+        if not watch.until_waiting(1, LIMIT):
+            raise TimeoutError("the other transfer was to wait")
 
     a = Attempt("A", lambda: transfer(one, two, 30, until_the_other_waits))
     b = Attempt("B", lambda: transfer(two, one, 50, lambda: None))
     a.start()
     holds_one.wait(LIMIT)
     b.start()
-    return [a, b]
+    return a, b
 
 
 def transfer_at_random(accounts: Sequence[Account], times: int, seed: int) -> None:
@@ -132,7 +135,7 @@ def main() -> None:
     n_threads, times = options.threads, options.transfers
 
     watch = Watch()
-    a, b = fatal_moment(transfer, watch)
+    a, b = fatal_moment(transfer, watch, new_accounts(watch))
     cycle = watch.deadlock(LIMIT)
     if len(cycle) != 2:
         raise SystemExit("in the order of naming, A and B were to wait for each other")
@@ -142,13 +145,16 @@ def main() -> None:
     print("order of naming   A holds 1, B holds 2: a deadlock")
 
     watch = Watch()
-    a, b = fatal_moment(transfer_in_order, watch)
+    one, two, *_ = new_accounts(watch)
+    a, b = fatal_moment(transfer_in_order, watch, [one, two])
     a.join(LIMIT)
     b.join(LIMIT)
     if a.is_alive() or b.is_alive() or a.error or b.error:
         raise SystemExit(
             f"in the order of numbers: {watch.waits}, {a.error}, {b.error}"
         )
+    if (one.balance, two.balance) != (BALANCE + 20, BALANCE - 20):
+        raise SystemExit(f"both were to be made: {one.balance}, {two.balance}")
     print("order of numbers  A holds 1, B waits for it: both transfers are made")
 
     accounts = new_accounts(watch)
@@ -159,6 +165,11 @@ def main() -> None:
     for attempt in attempts:
         attempt.start()
     join_all(attempts)
+    alone = new_accounts(watch)
+    for n in range(n_threads):
+        transfer_at_random(alone, times, n)
+    if [a.balance for a in accounts] != [a.balance for a in alone]:
+        raise SystemExit("the balances are not what one thread alone makes of them")
     total = sum(account.balance for account in accounts)
     if total != N_ACCOUNTS * BALANCE:
         raise SystemExit(f"the accounts hold {total}, not {N_ACCOUNTS * BALANCE}")

@@ -9,8 +9,8 @@ not of two. Nobody has done anything that looks wrong by itself.
 The detector of example01 finds the cycle. To break it, one philosopher has to give up:
 the fork it puts down lets its neighbour eat, then the next one, once around the table.
 
-The problem is Dijkstra's (EWD 310, 1971; the philosophers came with Hoare). Examples 4
-to 12 seat them in ways that let all of them eat.
+The problem is Dijkstra's (an examination of 1965; in print EWD 310, 1971), and Hoare
+gave it its name. Examples 4 to 12 seat them in ways that let all of them eat.
 
 Book: Chapter 12, example3.
 Try:  --philosophers 2

@@ -10,8 +10,9 @@ wants the same locks: a deadlock waiting to happen becomes an error that always 
 Ranks often are layers: the catalogue before the shelf, the shelf before the book, and
 the log, which all may write to, last of all.
 
-Philosophers whose forks have ranks cannot starve each other: the last of them reaches
-for fork 0 first, like the first one, and so never holds what closes the cycle.
+Philosophers whose forks have ranks never wait in a cycle: the last of them reaches for
+fork 0 first, like the first one, and so never holds what closes it. How long one has to
+wait is another matter: a neighbour may overtake it again and again (example12).
 
 Source: the resource hierarchy of E. W. Dijkstra, "Hierarchical ordering of sequential
 processes", Acta Informatica 1, 1971.
@@ -108,8 +109,8 @@ def holding(*locks: RankedLock) -> Iterator[None]:
     """Hold all of `locks`, named in any order, for the length of a block.
 
     Raises:
-        LockOrderError: two have the same rank, or the thread holds one that is above
-            the lowest of them.
+        LockOrderError: two have the same rank, or the thread holds a lock whose rank is
+            not below that of the lowest of them.
     """
     with ExitStack() as stack:
         for lock in sorted(locks, key=lambda lock: lock.rank):

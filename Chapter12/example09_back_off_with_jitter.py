@@ -4,8 +4,8 @@ A thread that holds a lock takes the next one only if it is free. If not, it giv
 back, so nobody ever holds something and waits. There is no deadlock; but there may be a
 livelock: all take a first lock, all find the second one taken, all give back, and all
 begin anew at the same time. Here a barrier keeps them in step, and they go on like that
-for as many rounds as one likes. Real threads need no barrier for it, only pauses of the
-same length.
+for as many rounds as one likes. Without a barrier pauses of the same length may keep
+threads in step, too.
 
 So the pauses are drawn at random, and from a range that doubles with each failure, up
 to a limit (back-off with jitter; Chapter 5 asks a busy web site the same way). Somebody
@@ -69,7 +69,7 @@ def all_or_none(locks: Iterable[TryLock], pauses: Iterable[float]) -> Iterator[N
 
     Args:
         locks: in any order; none of them twice.
-        pauses: seconds to wait after each time that they could not all be had.
+        pauses: one for each try, the seconds to wait if they could not all be had.
 
     Raises:
         TimeoutError: the pauses are used up.

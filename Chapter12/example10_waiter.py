@@ -16,8 +16,8 @@ enough, and forks are plain locks. It leaves "hold and wait" as it was: in the w
 case, forced here, all who sit hold one fork, and a single one gets the other.
 
 Sources: C. A. R. Hoare, "Monitors: an operating system structuring concept", CACM 17
-(10), 1974; the seats are Dijkstra's, told in Hoare's "Communicating sequential
-processes", 1985, section 2.5.
+(10), 1974; the seats, with a footman to see to them, are C. S. Scholten's, told in
+Hoare's "Communicating sequential processes", 1985, section 2.5.
 
 Try:  --philosophers 20
 
@@ -65,7 +65,10 @@ class Waiter:
 
     @contextmanager
     def eating(self, philosopher: int) -> Iterator[None]:
-        """Have both forks of a philosopher, 0 … n - 1, for the length of a block."""
+        """Have both forks of a philosopher, 0 … n - 1, for the length of a block.
+
+        A philosopher is in one such block at a time.
+        """
         with self._changed:
             self._asked[philosopher] = next(self._numbers)
             self._overtaken[philosopher] = 0
@@ -127,7 +130,10 @@ class Seats:
 
     @contextmanager
     def eating(self, philosopher: int) -> Iterator[None]:
-        """Have both forks of a philosopher, 0 … n - 1, for the length of a block."""
+        """Have both forks of a philosopher, 0 … n - 1, for the length of a block.
+
+        A philosopher is in one such block at a time.
+        """
         with self._seats, self._forks[philosopher]:
             self._between()
             with self._forks[philosopher - 1]:

@@ -61,7 +61,10 @@ class Forks:
 
     @contextmanager
     def eating(self, philosopher: int) -> Iterator[None]:
-        """Have both forks of a philosopher, 0 … n - 1, for the length of a block."""
+        """Have both forks of a philosopher, 0 … n - 1, for the length of a block.
+
+        A philosopher is in one such block at a time.
+        """
         forks = philosopher, (philosopher + 1) % self._n
         with self._changed:
             self._hungry[philosopher] = True

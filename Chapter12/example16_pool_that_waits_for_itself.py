@@ -2,7 +2,7 @@
 
 Each outer task submits an inner one and waits for its result. With as many outer tasks
 as workers, all workers wait, and the inner tasks stay in the queue. No lock is in the
-circle: an outer task waits for an inner task, that for a worker, and the worker is
+cycle: an outer task waits for an inner task, that for a worker, and the worker is
 busy with an outer task. One worker more, and all goes well: so it hangs under load,
 and not in the test. Here a barrier sees to it that all outer tasks have begun. A time
 limit for `result()` ends the wait, but the inner task has still not been done. The same
@@ -119,7 +119,7 @@ class Task(Generic[T]):
         """Return the result; if the task has not begun, do it here and now. Call once.
 
         Whoever waits here waits for a task that runs. It may wait in turn, but only for
-        tasks that it has made itself, so there is no circle.
+        tasks that it has made itself, so there is no cycle.
 
         Raises:
             Exception: what the task raises.

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import dining_table as tables
 import example01_two_locks_two_orders as seeing
@@ -25,7 +25,13 @@ import example11_chandy_misra as dirty
 import example12_philosophers_side_by_side as side_by_side
 import example19_coffman_conditions as conditions
 import pytest
-from example01_two_locks_two_orders import Attempt, DeadlockError, Watch, WatchedLock
+from example01_two_locks_two_orders import (
+    Account,
+    Attempt,
+    DeadlockError,
+    Watch,
+    WatchedLock,
+)
 from example04_ordered_acquisition import LockOrderError, RankedLock
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,13 +152,55 @@ def test_only_who_waits_can_give_up_and_only_the_holder_release() -> None:
     lock = watch.lock("lock")
     with pytest.raises(ValueError, match="nobody does not wait"):
         watch.give_up("nobody")
-    with pytest.raises(AssertionError, match="somebody else"):
+    with pytest.raises(RuntimeError, match="lock is not held by this thread"):
         lock.release()
     with lock:
         stranger = started("stranger", lock.release)
         join(stranger)
-        assert isinstance(stranger.error, AssertionError)
+        assert isinstance(stranger.error, RuntimeError)
         assert lock.holder is threading.current_thread()
+
+
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_an_interrupted_wait_leaves_the_lock_to_others(
+    handed_over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch()
+    lock = watch.lock("lock")
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            assert let_go.wait(LIMIT)
+
+    class Gate:
+        closed = False
+
+        def acquire(self) -> None:
+            if self.closed:
+                if handed_over:
+                    let_go.set()
+                    join(holder)
+                raise KeyboardInterrupt
+            self.closed = True
+
+        def release(self) -> None:
+            assert handed_over
+
+    holder = started("holder", hold)
+    assert held.wait(LIMIT)
+    fake = SimpleNamespace(Lock=Gate, current_thread=threading.current_thread)
+    monkeypatch.setattr(seeing, "threading", fake)
+    with pytest.raises(KeyboardInterrupt):
+        lock.acquire()
+    monkeypatch.undo()
+    assert lock.holder is (None if handed_over else holder)
+    assert (watch.waits, lock.waiting) == ({}, {})
+    let_go.set()
+    join(holder)
+    join(started("next", partial(take, lock)))
+    assert lock.holder is None
 
 
 def test_what_a_thread_raises_is_raised_where_it_is_joined(
@@ -186,9 +234,11 @@ def test_a_demonstration_without_a_deadlock_fails(
 
 def test_both_transfers_are_made_at_the_fatal_moment() -> None:
     watch = Watch()
-    attempts = ordering.fatal_moment(ordering.transfer_in_order, watch)
+    accounts = ordering.new_accounts(watch)
+    attempts = ordering.fatal_moment(ordering.transfer_in_order, watch, accounts)
     join(*attempts)
     assert [attempt.error for attempt in attempts] == [None, None]
+    assert [account.balance for account in accounts] == [120, 80, 100]
     assert watch.deadlock(0) == []
 
 
@@ -208,6 +258,42 @@ def test_a_mend_that_does_not_mend_fails_the_script(
     monkeypatch.setattr(ordering, "transfer_in_order", seeing.transfer)
     monkeypatch.setattr(sys, "argv", ["script"])
     with pytest.raises(SystemExit, match="in the order of numbers"):
+        ordering.main()
+
+
+def test_a_transfer_that_moves_nothing_fails_the_script(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lock_only(
+        source: Account,
+        target: Account,
+        amount: int,
+        between: Callable[[], object] = lambda: None,
+    ) -> None:
+        ordered = sorted((source, target), key=lambda account: account.number)
+        with ordered[0].lock:
+            between()
+            with ordered[1].lock:
+                pass
+
+    monkeypatch.setattr(ordering, "transfer_in_order", lock_only)
+    monkeypatch.setattr(sys, "argv", ["script"])
+    with pytest.raises(SystemExit, match="both were to be made: 100, 100"):
+        ordering.main()
+
+
+def test_a_transfer_that_is_lost_fails_the_script(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transfers = ordering.transfer_at_random
+    calls = count()
+
+    def lose_one(accounts: Sequence[Account], times: int, seed: int) -> None:
+        transfers(accounts, times - (next(calls) == 0), seed)
+
+    monkeypatch.setattr(ordering, "transfer_at_random", lose_one)
+    monkeypatch.setattr(sys, "argv", ["script", "--threads", "1", "--transfers", "4"])
+    with pytest.raises(SystemExit, match="are not what one thread alone makes of them"):
         ordering.main()
 
 

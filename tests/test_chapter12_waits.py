@@ -9,6 +9,7 @@ import selectors
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
@@ -146,6 +147,19 @@ def test_a_dinner_that_goes_otherwise_is_told(
     monkeypatch.setattr(livelock, rule, instead)
     with pytest.raises(SystemExit, match=r"there were to be|let both eat"):
         run_main(livelock, monkeypatch)
+
+
+def test_processor_time_is_that_of_the_dinner_alone() -> None:
+    def burn_then_eat(dinner: livelock.Dinner) -> None:
+        while time.thread_time() < 0.2:
+            pass
+        dinner.dine(0)
+
+    dinner = livelock.Dinner(lambda me, gave_way: True, 10)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(burn_then_eat, dinner).result(LIMIT)
+    assert dinner.meals == [0]
+    assert dinner.processor_time < 0.1
 
 
 # -- example15
