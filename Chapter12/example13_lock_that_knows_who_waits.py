@@ -96,7 +96,7 @@ class WaitGraph:
         self._mutex = threading.Lock()
         self._claims: dict[threading.Thread, _Claim] = {}  # of those that have to wait
         self._aborted = False
-        # Notified when a wait begins.
+        # Notified when a wait begins, and by abort().
         self._one_more_waits = threading.Condition(self._mutex)
 
     def lock(self, name: str) -> "GraphLock":
@@ -104,18 +104,23 @@ class WaitGraph:
         return GraphLock(self, name)
 
     def wait_until_waiting(self, n_threads: int, timeout: float) -> bool:
-        """Wait until `n_threads` wait for locks; return False after `timeout` s."""
+        """Wait until `n_threads` wait for locks.
+
+        Return False if that is not within `timeout` seconds, or the graph is aborted.
+        """
 
         def enough() -> bool:
-            return sum(not claim.holds for claim in self._claims.values()) >= n_threads
+            n_waiting = sum(not claim.holds for claim in self._claims.values())
+            return self._aborted or n_waiting >= n_threads
 
         with self._mutex:
-            return self._one_more_waits.wait_for(enough, timeout)
+            return self._one_more_waits.wait_for(enough, timeout) and not self._aborted
 
     def abort(self) -> None:
         """End all waits, now and in future, with AbortedError, as `Barrier.abort`."""
         with self._mutex:
             self._aborted = True
+            self._one_more_waits.notify_all()
             for claim in list(self._claims.values()):
                 if not claim.holds:
                     del self._claims[claim.thread]

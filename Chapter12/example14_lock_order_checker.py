@@ -188,7 +188,8 @@ class CheckedLock:
     """A Lock or an RLock whose order among others is noted in a `LockOrder`.
 
     A Lock may be released by another thread, as usual. A Ctrl-C in the midst of acquire
-    or release may leave it locked: Python code cannot rule it out.
+    or release may leave it locked, or noted as held though it is free: Python code
+    cannot rule it out.
     """
 
     def __init__(

@@ -33,6 +33,7 @@ import sys
 import threading
 import traceback
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -93,14 +94,14 @@ class NotedLock:
         return self._stuck
 
     def give_up(self) -> None:
-        """Let all who wait, and who would from now on, get a DeadlockError. Call once.
+        """Let all who wait, and who would from now on, get a DeadlockError.
 
         A Lock may be released by any thread, at the price of mutual exclusion. There is
         no harm in it here: whoever is woken leaves, and has changed nothing.
         """
         with self._noted:
-            self._given_up = True
-            if self._stuck is not None:
+            first, self._given_up = not self._given_up, True
+            if first and self._stuck is not None:
                 self._lock.release()
 
 
@@ -173,7 +174,7 @@ class LiveNames:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._names: set[str] = set()  # guarded by _lock
+        self._names: Counter[str] = Counter()  # how many have it; guarded by _lock
         # Here finalizers put whom to forget. They may interrupt a thread that holds
         # _lock, so they must not take it.
         self._gone: SimpleQueue[str] = SimpleQueue()
@@ -189,13 +190,13 @@ class LiveNames:
         weakref.finalize(thing, self._gone.put, name).atexit = False
         with self._lock:
             between()
-            self._names.add(name)
+            self._names[name] += 1
 
     def names(self) -> list[str]:
         with self._lock:
             while not self._gone.empty():
-                self._names.discard(self._gone.get())
-            return sorted(self._names)
+                self._names[self._gone.get()] -= 1
+            return sorted(+self._names)
 
 
 def can_take(lock: "threading.Lock | threading.RLock") -> bool:
@@ -216,9 +217,9 @@ class Thing:
 def in_finalizer(lock: "threading.Lock | threading.RLock") -> list[bool]:
     """Let a finalizer tell whether it could take `lock` in the thread that holds it."""
     found: list[bool] = []
-    finalizer = weakref.finalize(Thing(), lambda: found.append(can_take(lock)))
-    finalizer.atexit = False
     with lock:
+        finalizer = weakref.finalize(Thing(), lambda: found.append(can_take(lock)))
+        finalizer.atexit = False
         gc.collect()  # as may happen by itself, whenever something is made
     return found
 
@@ -244,7 +245,8 @@ def stack_when_stuck(lock: NotedLock, job: Callable[[], object]) -> list[str]:
             if thread is None:
                 raise SystemExit("a thread was to wait for itself")
             functions = functions_of(thread, Bank.change.__code__.co_filename)
-        finally:
+            lock.give_up()
+        finally:  # once more: Ctrl-C may have come before it, or in the midst of it
             lock.give_up()
         if not isinstance(future.exception(LIMIT), DeadlockError):
             raise SystemExit("the thread was to give up")

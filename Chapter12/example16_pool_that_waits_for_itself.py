@@ -10,8 +10,8 @@ happens to a function in asyncio.to_thread that waits for another one there. A t
 ProcessPoolExecutor must not call its executor at all, says the manual.
 
 A pool that knows which of its workers wait for its own tasks can tell. If all do, and
-none of these tasks is done, none ever will be. To end it, cancel one. Whoever waits for
-it fails, and his worker does the others.
+none of these tasks is done, none ever will be. To end it, cancel one that has not
+begun. Whoever waits for it fails, and his worker does the others.
 
 In each of three designs, somebody is left to do what is waited for:
 
@@ -94,7 +94,8 @@ class WatchedPool:
         Then no worker is left that could do one of them.
 
         Returns:
-            These tasks; none if it does not come to that within `timeout` seconds.
+            These tasks; none if it does not come to that within `timeout` seconds. Some
+            may have begun and wait themselves; only the others can be cancelled.
         """
 
         def of_all_workers() -> "list[Future[Any]]":

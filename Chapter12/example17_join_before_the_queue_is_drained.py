@@ -201,7 +201,11 @@ def producer(
     with ctrl_c_later():
         results: Queue[bytes] = multiprocessing.Queue()
     report, reporter = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=produce, args=(results, size, reporter))
+    process = multiprocessing.Process(
+        target=produce,
+        args=(results, size, reporter),
+        daemon=True,  # or else Ctrl-C just before the block would leave it for ever
+    )
     with running([process]), report:
         reporter.close()  # so that the report ends if the process does
         yield process, results, report
@@ -251,10 +255,11 @@ def invert_all(consume: Consume, numbers: Sequence[int]) -> tuple[int, int]:
                 raise SystemExit("join() was to return if and only if all is finished")
             tasks.put(None)
             wait([consumer], LIMIT)
-        finally:  # also after Ctrl-C, perhaps before all threads are there
+            count_off(tasks)
+            joiner.result(LIMIT)
+        finally:  # once more, for Ctrl-C at any moment: some may not be there yet
             tasks.put(None)
             count_off(tasks)
-        joiner.result(LIMIT)
         errors = [] if consumer.exception() else consumer.result()
     return in_vain, len(errors)
 

@@ -8,8 +8,9 @@ it asks for its second. (A task that awaits itself is told at once.)
 Two detectors, neither of which sees all:
 
 * The wait-for graph. Tasks await others, and locks know their holders, by way of what
-  notes it. A cycle is a deadlock, whatever else is going on. The graph does not know
-  who would have to set an event or to call task_done().
+  notes it. A cycle is a deadlock, whatever else is going on, unless one of its waits
+  has a time limit. The graph does not know who would have to set an event or to call
+  task_done().
 * The loop. If nothing is ready, no timer runs and no socket is waited for, then nothing
   happens any more, unless a thread or a signal wakes it. asyncio keeps silent, where
   the loop of Chapter 9 does not; but it asks its selector to wait without a limit then,

@@ -142,8 +142,10 @@ class Banker:
         if not covers(self.available, amounts):
             return Answer.NOT_AVAILABLE
         self._move(process, amounts)
-        safe = self.is_safe()
-        self._move(process, [-amount for amount in amounts])
+        try:
+            safe = self.is_safe()
+        finally:
+            self._move(process, [-amount for amount in amounts])
         return Answer.GRANTED if safe else Answer.UNSAFE
 
     def request(self, process: str, amounts: Sequence[int]) -> Answer:
@@ -242,7 +244,7 @@ class CarelessBanker(Banker):
 
 
 class DeadlockError(RuntimeError):
-    """All processes wait, and none can be served: they will wait for ever."""
+    """All processes wait, and none can be served unless one of them gives up."""
 
 
 class AbortedError(RuntimeError):
@@ -274,7 +276,8 @@ class Bank:
 
         Raises:
             TimeoutError: that was not within `timeout` seconds (None: wait for ever).
-            DeadlockError: all wait now, and none can be served. All of them get this.
+            DeadlockError: all wait now, with a time-out or without, and none can be
+                served. All of them get this, and so does every later request.
             AbortedError: the bank was aborted, perhaps while this call waited.
             ValueError: as `Banker.request`, or `process` has left.
         """
@@ -306,8 +309,14 @@ class Bank:
             self._changed.notify_all()
 
     def leave(self, process: str) -> None:
-        """Give everything back, and ask for nothing any more."""
+        """Give everything back, and ask for nothing any more. Again: no effect.
+
+        Raises:
+            ValueError: there is no such process.
+        """
         with self._changed:
+            if process not in self._banker.held:
+                raise ValueError(f"there is no process {process}")
             self._banker.release(process, self._banker.held[process])
             self._active.discard(process)
             self._changed.notify_all()

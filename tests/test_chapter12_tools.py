@@ -319,6 +319,18 @@ def test_an_abort_ends_all_waits_and_those_to_come() -> None:
         assert waiting(graph) == 0
 
 
+def test_an_abort_ends_the_wait_for_those_who_wait() -> None:
+    graph = WaitGraph()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(graph.wait_until_waiting, 1, LIMIT)
+        try:
+            assert not future.done()
+        finally:
+            graph.abort()
+        assert future.result(LIMIT / 2) is False
+    assert graph.wait_until_waiting(0, LIMIT) is False
+
+
 def test_a_deadlock_error_survives_pickling() -> None:
     error = DeadlockError([Wait("A", "1", "2"), Wait("B", "2", "1")])
     copy = pickle.loads(pickle.dumps(error))
@@ -1283,6 +1295,9 @@ def test_a_deadlock_of_some_is_noticed_when_the_last_other_one_leaves() -> None:
             assert str(error) == "A wants 1, B wants 1, 0 left"
         with pytest.raises(bankers.DeadlockError):
             bank.wait_until_asked(5, LIMIT)
+        a.call(bank.leave, "A")
+        with pytest.raises(bankers.DeadlockError):  # although there is enough by now
+            bank.request("B", (1,), LIMIT)
 
 
 def test_who_waits_is_served_when_enough_comes_back() -> None:
@@ -1322,7 +1337,23 @@ def test_a_bad_request_to_the_bank_is_refused_and_nobody_waits() -> None:
             bank.request("A", bad, timeout=LIMIT)
     with pytest.raises(ValueError, match="A"):
         bank.release("A", (1,))
+    with pytest.raises(ValueError, match="there is no process C"):
+        bank.leave("C")
     bank.request("B", (2,), timeout=LIMIT)
+
+
+def test_an_interrupted_question_lends_nothing() -> None:
+    class Interrupted(Banker):
+        def is_safe(self) -> bool:
+            if any(map(any, self.held.values())):
+                raise KeyboardInterrupt
+            return True
+
+    banker = Interrupted((3,), claims_of("A", 3))
+    with pytest.raises(KeyboardInterrupt):
+        banker.answer("A", (2,))
+    assert banker.held == {"A": (0,)}
+    assert banker.available == (3,)
 
 
 def test_an_aborted_bank_lets_nobody_wait() -> None:

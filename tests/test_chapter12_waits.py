@@ -226,6 +226,7 @@ def test_to_give_up_lets_everybody_out_and_nobody_in() -> None:
         may_go_on.set()
         assert lock.waits_for_itself(LIMIT) is not None
         lock.give_up()
+        lock.give_up()
         errors = [future.exception(LIMIT) for future in futures]
     assert [type(error) for error in errors] == [selves.DeadlockError] * 3
     assert got_in == []
@@ -332,6 +333,8 @@ def test_names_are_forgotten_even_while_the_lock_is_held() -> None:
     names.add("lost", selves.Thing())
     names.add("late", kept[1], between=gc.collect)
     assert names.names() == ["kept", "late"]
+    names.add("lost", kept[0])  # a name that another thing has had
+    assert names.names() == ["kept", "late", "lost"]
     kept.clear()
     gc.collect()
     assert names.names() == []
