@@ -45,9 +45,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 LIMIT = 10.0  # seconds for what is bound to come
@@ -73,21 +73,17 @@ def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=busy_timeout, isolation_level=None)
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection, mode: str) -> Iterator[None]:
-    """Begin a transaction, DEFERRED or IMMEDIATE; commit it, or roll it back on errors.
+def begin(connection: sqlite3.Connection, mode: str) -> sqlite3.Connection:
+    """Begin a transaction, DEFERRED or IMMEDIATE, and return the connection.
+
+    At the end of a `with` block it commits, or rolls back if the block, or the commit,
+    has failed.
 
     Raises:
         sqlite3.OperationalError: another connection is in the way. Nothing was done.
     """
     connection.execute(f"BEGIN {mode}")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    return connection
 
 
 def read(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -120,7 +116,7 @@ def deposit_deferred(
     Raises:
         sqlite3.OperationalError: somebody did. Nothing was done.
     """
-    with transaction(connection, "DEFERRED"):
+    with begin(connection, "DEFERRED"):
         deposit_broken(connection, between)
 
 
@@ -132,7 +128,7 @@ def deposit_immediate(
     Raises:
         sqlite3.OperationalError: it has waited in vain for others. Nothing was done.
     """
-    with transaction(connection, "IMMEDIATE"):
+    with begin(connection, "IMMEDIATE"):
         deposit_broken(connection, between)
 
 

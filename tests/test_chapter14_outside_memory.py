@@ -777,7 +777,7 @@ def test_a_transaction_that_fails_is_rolled_back(
     connections: Connections, mode: str
 ) -> None:
     def fail() -> None:
-        with databases.transaction(connections[0], mode):
+        with databases.begin(connections[0], mode):
             databases.deposit_broken(connections[0])
             raise KeyboardInterrupt
 
