@@ -42,8 +42,8 @@ OF_SPAWNED = "ignore:Module globals is missing a __spec__:DeprecationWarning"
 STRICTLY = ["-X", "dev", "-W", "error", "-W", OF_SPAWNED]
 
 # In development mode asyncio tells of each step of a task that takes 0.1 s or more. A
-# busy machine makes any step that long; five seconds are the script's own fault.
-_SLOWED_DOWN = re.compile(r"^Executing <.*> took [0-4]\.\d+ seconds\n", re.MULTILINE)
+# busy machine makes any step that long; two seconds are the script's own fault.
+_SLOWED_DOWN = re.compile(r"^Executing <.*> took [01]\.\d+ seconds\n", re.MULTILINE)
 
 # What asyncio tells of itself when Ctrl-C strikes its own code: half an event loop that
 # its clean-up does not expect; a future that is cancelled while its result is fetched.

@@ -50,9 +50,9 @@ def test_the_exit_status_is_seen(run: Run) -> None:
         ),
         pytest.param(
             "import asyncio, time\n"
-            "async def work(): time.sleep(1)\n"
+            "async def work(): time.sleep(2)\n"
             "asyncio.run(work())",
-            id="a step of a task that takes a second",
+            id="a step of a task that takes two seconds",
         ),
     ],
     indirect=True,
