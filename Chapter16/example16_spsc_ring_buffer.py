@@ -18,8 +18,8 @@ in C, in a single call, and is faster. Between two processes, where there is no 
 queue, a ring pays (Chapter 17).
 
 CPython documents no order in which other threads see two stores. With a GIL it is that
-of the program. Without one, in the version tried (3.13), each of these stores is atomic
-and released, each load acquires; no item of two million was lost.
+of the program. Without one, no item of two million was lost in the version tried (3.13,
+on a processor that keeps stores in order).
 
 Source: L. Lamport, "Specifying concurrent program modules", ACM TOPLAS 5 (2), 1983.
 
