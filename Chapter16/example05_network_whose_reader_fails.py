@@ -39,6 +39,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 
+from interleaving import TellingLock
+
 LIMIT = 10.0  # seconds that one thread waits for the other
 
 Neighbours = Mapping[str, Mapping[str, float]]  # by node: neighbour and length
@@ -118,26 +120,6 @@ def move_b(network: Network) -> None:
     network.connect("B", "C", 3)
 
 
-class NotedLock:
-    """A lock that tells when somebody must wait for it.
-
-    Args:
-        on_wait: called by a thread that has found it locked, before it waits.
-    """
-
-    def __init__(self, on_wait: Hook) -> None:
-        self._on_wait = on_wait
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            self._on_wait()
-            self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
 def at_step(number: int, action: Hook) -> Hook:
     """Return a hook that calls `action` when it is called for the `number`th time."""
     steps = count(1)
@@ -165,9 +147,9 @@ def walk(
     """
     network = small_network()
     done_or_waits = threading.Event()  # which of them holds of the writer
-    lock: AbstractContextManager[None] = nullcontext()
+    lock: AbstractContextManager[object] = nullcontext()
     if locked:
-        lock = NotedLock(done_or_waits.set)
+        lock = TellingLock(done_or_waits.set)
     writer: Future[None]
     had_to_wait = False
 

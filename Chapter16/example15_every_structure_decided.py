@@ -57,7 +57,7 @@ from example01_lockless_counter import PausingInt
 from example02_locked_counter import LockedCounter
 from example04_approximate_counter import ApproximateCounter
 from example07_bounded_blocking_queue import BlockingQueue
-from example09_striped_hash_map import StripedMap
+from example09_striped_hash_map import StripedMap, in_range
 from example10_lru_cache import LRUCache
 from example11_sorted_list_three_lockings import (
     CoarseList,
@@ -400,25 +400,6 @@ def explain(structure: Structure, calls: Sequence[Call]) -> str:
     )
 
 
-def at_most(limit: int) -> Callable[[str], int]:
-    """Return the type of an option whose value is in 1 … `limit`."""
-
-    def whole_number(text: str) -> int:
-        number = positive(text)
-        if number > limit:
-            raise argparse.ArgumentTypeError(f"must be at most {limit}, not {number}")
-        return number
-
-    return whole_number
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
 def demonstrate(n: int, seed: int) -> None:
     """Decide `n` histories of each structure, and look for one of its broken twin."""
     print(f"{n} histories of each       refuted  without lock, or compare")
@@ -442,7 +423,7 @@ def demonstrate(n: int, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--histories", type=at_most(MOST_HISTORIES), default=100)
+    parser.add_argument("--histories", type=in_range(1, MOST_HISTORIES), default=100)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     try:

@@ -123,7 +123,7 @@ total_length = broken.total_length
             lambda neighbours, *rest: total_length(deepcopy(neighbours), *rest),
             "step 1",
         ),
-        ("NotedLock", lambda _: nullcontext(), "a lock was to keep the writer out"),
+        ("TellingLock", lambda _: nullcontext(), "a lock was to keep the writer out"),
         ("move_b", lambda _: None, "step 1"),
         ("remove_c", lambda _: None, "step 1"),
     ],
