@@ -7,8 +7,8 @@ of three rules, each of which is seen below to be needed:
 * Who is woken looks again. Between the notify and the end of the wait another thread
   may take the item (a stolen wake-up); then the woken one waits on.
 * One item serves one getter, so it is enough to notify one, but it must be a getter.
-  Where getters and putters share a condition, a notify reaches the wrong kind, and all
-  sleep though there is room.
+  Where getters and putters share a condition, a notify may reach the wrong kind, and
+  all sleep though there is room.
 * Who is woken and interrupted, as by Ctrl-C, notifies another in its place. In
   `queue.Queue` it does not, and so another getter may sleep beside the item.
 
@@ -40,7 +40,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -53,6 +53,7 @@ N_ITEMS = 5000  # sent to measure how fast a queue is
 ROUNDS = 3  # of which the fastest counts: other programs can only make one slower
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ShutDownError(Exception):
@@ -66,9 +67,10 @@ ShutDown: type[Exception] = getattr(queue, "ShutDown", ShutDownError)
 class BlockingQueue(Generic[T]):
     """A queue between threads, first in, first out, with the interface of queue.Queue.
 
-    A wait that is interrupted loses no item, and passes on a wake-up that it got. (What
-    Python code cannot rule out is Ctrl-C between two steps that change the queue. It
-    hits the main thread only.)
+    A wait that is interrupted loses no item, and passes on a wake-up that it got; so
+    does a call whose `_put` or `_get` raises. (What Python code cannot rule out is
+    Ctrl-C between two steps that change the queue, or begin a wait. It hits the main
+    thread only.)
 
     Stricter than queue.Queue in one thing: a `timeout` that is negative or not a number
     is an error, also where nothing has to be waited for.
@@ -84,7 +86,10 @@ class BlockingQueue(Generic[T]):
 
     def __init__(self, maxsize: int = 0) -> None:
         self.maxsize = maxsize
-        self.mutex = threading.Lock()  # guards all that follows, and the items
+        # Guards all that follows, and the items. An RLock: a wait takes that again at
+        # its end even if Ctrl-C comes just then. A Lock it would not, and then the
+        # `with` block around it would release what another thread holds.
+        self.mutex = threading.RLock()
         self.unfinished_tasks = 0
         self.is_shutdown = False
         # Getters wait for not_empty: put() wakes one of them, shutdown() all.
@@ -107,12 +112,9 @@ class BlockingQueue(Generic[T]):
             ShutDown: the queue takes no more, perhaps since this call has begun.
             ValueError: `timeout` is negative or not a number.
         """
+        put = partial(self._put, item)
         with self.mutex:
-            if not self._wait(self.not_full, self._may_put, block, timeout):
-                raise queue.Full
-            if self.is_shutdown:
-                raise ShutDown
-            self._put(item)
+            self._when(self.not_full, self._may_put, put, queue.Full, block, timeout)
             self.unfinished_tasks += 1
             self.not_empty.notify()
 
@@ -128,11 +130,9 @@ class BlockingQueue(Generic[T]):
             ValueError: `timeout` is negative or not a number.
         """
         with self.mutex:
-            if not self._wait(self.not_empty, self._may_get, block, timeout):
-                raise queue.Empty
-            if self.is_shutdown and not self._qsize():
-                raise ShutDown
-            item = self._get()
+            item = self._when(
+                self.not_empty, self._may_get, self._get, queue.Empty, block, timeout
+            )
             self.not_full.notify()
             return item
 
@@ -169,11 +169,10 @@ class BlockingQueue(Generic[T]):
         with self.mutex:
             self.is_shutdown = True
             if immediate:
-                thrown_away = self._qsize()
-                for _ in range(thrown_away):
-                    self._get()
+                # Kept until the lock is released: a finalizer may wait for the queue.
+                thrown_away = [self._get() for _ in range(self._qsize())]
                 # Fewer are unfinished if some were called done before they were got.
-                self._finish(min(thrown_away, self.unfinished_tasks))
+                self._finish(min(len(thrown_away), self.unfinished_tasks))
             self.not_empty.notify_all()
             self.not_full.notify_all()
 
@@ -191,29 +190,35 @@ class BlockingQueue(Generic[T]):
         with self.mutex:
             return self._is_full()
 
-    def _wait(
+    def _when(
         self,
         condition: threading.Condition,
         ready: Callable[[], bool],
+        change: Callable[[], R],
+        in_vain: type[Exception],
         block: bool,
         timeout: float | None,
-    ) -> bool:
-        """Wait until ready(), if that is wanted; return what it says in the end."""
-        if not block:
-            return ready()
-        if timeout is not None and not timeout >= 0:
+    ) -> R:
+        """Wait until ready(), if that is wanted, and change(); or raise `in_vain`."""
+        if block and timeout is not None and not timeout >= 0:
             raise ValueError(f"the time-out cannot be {timeout:g} s")
-        try:
-            return condition.wait_for(ready, timeout)  # looks again whenever woken
-        except BaseException:  # Ctrl-C, perhaps just after a notify
+        try:  # wait_for looks again whenever it is woken
+            if condition.wait_for(ready, timeout) if block else ready():
+                return change()
+        except BaseException:  # Ctrl-C, say, perhaps just after a notify
             condition.notify()  # that was for somebody who can go on
             raise
+        raise in_vain
 
     def _may_put(self) -> bool:
-        return self.is_shutdown or not self._is_full()
+        if self.is_shutdown:
+            raise ShutDown
+        return not self._is_full()
 
     def _may_get(self) -> bool:
-        return self.is_shutdown or self._qsize() > 0
+        if self.is_shutdown and not self._qsize():
+            raise ShutDown
+        return self._qsize() > 0
 
     def _is_full(self) -> bool:
         return 0 < self.maxsize <= self._qsize()
@@ -252,7 +257,9 @@ class StagedCondition(threading.Condition):
     """
 
     def __init__(
-        self, lock: threading.Lock, on_wake: Callable[[], object] = lambda: None
+        self,
+        lock: "threading.Lock | threading.RLock",
+        on_wake: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(lock)
         self._on_wake: list[Callable[[], object]] = [on_wake]
@@ -298,32 +305,33 @@ def threads(*queues: BlockingQueue[str]) -> Iterator[ThreadPoolExecutor]:
                 q.shutdown(immediate=True)
 
 
-def wait_for_room(q: BlockingQueue[str], items: Sequence[str]) -> tuple[int, list[str]]:
-    """Put all items, the last when there is room again; return them as they are got.
+def wait_for_room() -> tuple[int, str]:
+    """Put three items into a queue of two, and get them.
 
     Returns:
-        How many items were inside when the last put waited; the items.
+        How many items were inside when the last put waited; the items as they came.
     """
+    q = BlockingQueue[str](2)
     q.not_full = room = StagedCondition(q.mutex)
     with threads(q) as pool:
-        *first, last = items
-        for item in first:
-            q.put(item)
-        putter = pool.submit(q.put, last)
+        q.put("a")
+        q.put("b")
+        putter = pool.submit(q.put, "c")
         room.until_waits(1)
-        inside = q.qsize()
-        got = [q.get_nowait()]
+        inside, first = q.qsize(), q.get_nowait()
         putter.result(LIMIT)
-        return inside, got + [q.get_nowait() for _ in first]
+        return inside, first + q.get_nowait() + q.get_nowait()
 
 
 def raised_by(call: Callable[..., object]) -> str:
-    """Return the name of what `call` raises if it may wait for PATIENCE seconds."""
+    """Return the name of what `call` raises after PATIENCE seconds, and not before."""
+    ends = time.monotonic() + PATIENCE
     try:
         call(timeout=PATIENCE)
     except Exception as error:
-        return type(error).__name__
-    return "nothing"
+        if time.monotonic() >= ends:
+            return type(error).__name__
+    return "nothing, or something too early"
 
 
 def after_a_theft() -> str:
@@ -465,7 +473,7 @@ def check(what: str, seen: object, expected: object) -> None:
 
 def demonstrate() -> None:
     """Check each claim, and print it."""
-    check("a full queue", wait_for_room(BlockingQueue(2), "abc"), (2, list("abc")))
+    check("a full queue", wait_for_room(), (2, "abc"))
     print("full           put waits beside 2 of 2 items; in a b c, out a b c")
     full = BlockingQueue[str](1)
     full.put("an item")

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -37,10 +38,13 @@ posix_signals = pytest.mark.skipif(
 
 
 @contextmanager
-def main_interrupted(until: threading.Semaphore) -> Iterator[None]:
+def main_interrupted(
+    until: threading.Semaphore, sent: threading.Semaphore | None = None
+) -> Iterator[None]:
     """Press Ctrl-C in the main thread, which the block is in, after `until`.
 
-    It is sent again until it is noticed: CPython overlooks one just before a wait.
+    It is sent again until it is noticed: CPython overlooks one just before a wait. Each
+    time `sent` is released.
     """
     main = threading.main_thread()
     if threading.current_thread() is not main:
@@ -58,6 +62,8 @@ def main_interrupted(until: threading.Semaphore) -> Iterator[None]:
         while not is_over.wait(0.01):
             assert main.ident is not None
             signal.pthread_kill(main.ident, signal.SIGINT)
+            if sent:
+                sent.release()
 
     handler = signal.signal(signal.SIGINT, on_first)
     try:
@@ -318,6 +324,76 @@ def test_ctrl_c_ends_the_get_of_the_main_thread_and_leaves_the_queue_whole() -> 
     assert q.get(timeout=0) == 1
 
 
+@pytest.mark.parametrize("change", ["_put", "_get"])
+def test_a_change_that_fails_passes_the_wake_up_on(change: str) -> None:
+    q, errors = BlockingQueue[str](1), [OSError("broken")]
+    condition = StagedCondition(q.mutex)
+    calls: list[Callable[[], object]] = [q.get, partial(q.put, "item")]
+    if change == "_put":
+        calls.reverse()
+        q.put("first")
+    call, wake = calls
+    q.not_empty, q.not_full = condition, condition
+    works = getattr(q, change)
+
+    def fail_first(*arguments: str) -> Any:
+        if errors:
+            raise errors.pop()
+        return works(*arguments)
+
+    setattr(q, change, fail_first)
+    with no_thread_is_left(), blocking.threads(q) as pool:
+        futures = [pool.submit(call) for _ in range(2)]
+        condition.until_waits(2)
+        wake()
+        raised = Counter(type(future.exception(LIMIT)) for future in futures)
+    assert raised == {OSError: 1, type(None): 1}
+
+
+@pytest.mark.usefixtures("no_collections")
+@posix_signals
+def test_ctrl_c_at_the_end_of_a_wait_does_not_release_another_threads_lock() -> None:
+    q = BlockingQueue[int]()
+    q.not_empty = items = StagedCondition(q.mutex)
+    notified, sent = threading.Semaphore(0), threading.Semaphore(0)
+
+    def hold() -> None:
+        items.until_waits(1)
+        with q.mutex:
+            q._put(1)
+            items.notify()
+            notified.release()
+            assert sent.acquire(timeout=LIMIT)
+            time.sleep(0.05)  # enough for a wait for the lock that can be interrupted
+
+    with no_thread_is_left(), ThreadPoolExecutor(1) as pool:
+        holder = pool.submit(hold)
+        with main_interrupted(notified, sent):
+            q.get()
+        holder.result(LIMIT)
+    assert q.get(timeout=0) == 1
+
+
+def test_what_is_thrown_away_is_let_go_when_the_lock_is_free() -> None:
+    q, free = BlockingQueue[object](), list[bool]()
+
+    def is_free() -> bool:
+        if not q.mutex.acquire(blocking=False):
+            return False
+        q.mutex.release()
+        return True
+
+    class Item:
+        def __del__(self) -> None:
+            with ThreadPoolExecutor(1) as pool:
+                free.append(pool.submit(is_free).result())
+
+    q.put(Item())
+    q.put(Item())
+    q.shutdown(immediate=True)
+    assert free == [True, True]
+
+
 def stress_queue(seconds: float, n_threads: int, maxsize: int = 3) -> int:
     """Put and get in `n_threads` threads for a time; return how many items were got.
 
@@ -377,9 +453,25 @@ class LooksOnce(StagedCondition):
 
 
 def wait_and_keep_the_wake_up(
-    self: Any, condition: Any, ready: Any, block: bool, timeout: float | None
+    self: Any,
+    condition: Any,
+    ready: Any,
+    change: Any,
+    in_vain: Any,
+    block: bool,
+    timeout: float | None,
 ) -> Any:
-    return condition.wait_for(ready, timeout) if block else ready()
+    if condition.wait_for(ready, timeout) if block else ready():
+        return change()
+    raise in_vain
+
+
+when: Any = BlockingQueue._when
+
+
+def wait_for_ever_or_not_at_all(*arguments: Any) -> Any:
+    *others, block, timeout = arguments
+    return when(*others, block and timeout is None, None)
 
 
 def shut_down_quietly(self: Any, immediate: bool = False) -> None:
@@ -396,8 +488,9 @@ def shut_down_quietly(self: Any, immediate: bool = False) -> None:
     ("owner", "name", "instead", "message"),
     [
         (BlockingQueue, "_is_full", lambda self: False, "a wait did not end"),
-        (BlockingQueue, "_get", lambda self: self._items.pop(), "'a', 'b', 'c'"),
-        (BlockingQueue, "_wait", wait_and_keep_the_wake_up, "0 was to be seen, not 1"),
+        (BlockingQueue, "_get", lambda self: self._items.pop(), "'abc'"),
+        (BlockingQueue, "_when", wait_and_keep_the_wake_up, "0 was to be seen, not 1"),
+        (BlockingQueue, "_when", wait_for_ever_or_not_at_all, "something too early"),
         (BlockingQueue, "shutdown", shut_down_quietly, "a wait did not end"),
         (blocking, "StagedCondition", LooksOnce, "a wait did not end"),
         (queue, "Queue", BlockingQueue, "1 was to be seen, not 0"),
