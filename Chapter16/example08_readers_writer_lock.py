@@ -1,10 +1,10 @@
 """A lock for many readers or one writer, to copy: three policies, with time limits.
 
 Readers may be inside together, a writer must be alone. If both kinds wait, a policy
-says who goes in first. With READERS a reader never waits behind a writer that waits,
-with WRITERS never before one; either may starve the other kind (Chapter 13 shows it).
-With FAIR all go in as they came, so a wait is bounded by the queue ahead, whoever comes
-later; readers who stand one behind the other still go in together.
+says who goes in first. With READERS a reader never stands behind a writer that waits,
+with WRITERS it never goes in before one; either may starve the other kind (Chapter 13
+shows it). With FAIR all go in as they came, so a wait is bounded by the queue ahead,
+whoever comes later; readers who stand one behind the other still go in together.
 
 Each who waits has a gate of its own. Who leaves opens the gates of those whose turn it
 is, and of nobody else; they need not look again, and nobody can come between. Who gives
