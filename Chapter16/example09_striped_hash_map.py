@@ -13,7 +13,8 @@ see a later key and miss an earlier one: it is weakly consistent.
 
 The function given to `update` runs while the stripe is locked. If it raises, nothing
 has changed. If it uses the map, it gets a RuntimeError. Otherwise two threads could
-wait for each other's stripe, on the rare day when the hashes are such.
+wait for each other's stripe, on the rare day when the hashes are such. (They still can
+where a function of one map uses a second one, and a function of that uses the first.)
 
 A dict under one lock is faster if the lock is held for a moment only, since a dict is
 written in C. Stripes pay when the functions wait, as below.
@@ -140,7 +141,9 @@ class StripedMap(Generic[K, V]):
 
     Each method but the iterator is one step to all other threads: it takes effect while
     its lock is held, or all of them. A key's `__eq__`, and a function that is passed,
-    run while its stripe is locked. They may raise, and the map is as before.
+    run while its stripe is locked. They may raise, and the map is as before. (What
+    Python code cannot rule out is Ctrl-C between two steps that change the map. It hits
+    the main thread only.)
 
     Args:
         n_stripes: so many updates may run at the same time.
@@ -180,6 +183,10 @@ class StripedMap(Generic[K, V]):
             entry = table.find(key, code)
             return default if entry is None else entry.value
 
+    def __contains__(self, key: K) -> bool:
+        with self._locked(key) as (table, code):
+            return table.find(key, code) is not None
+
     def __setitem__(self, key: K, value: V) -> None:
         self.update(key, lambda _: value, value)
 
@@ -191,7 +198,9 @@ class StripedMap(Generic[K, V]):
         """
         with self._locked(key) as (table, code):
             entry = table.find(key, code)
-            value = function(initial if entry is None else entry.value)
+            # Lives on until the stripe is unlocked: its finalizer may use the map.
+            old = initial if entry is None else entry.value
+            value = function(old)
             if entry is None:
                 table.add(key, code, value)
             else:

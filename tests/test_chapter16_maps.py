@@ -77,7 +77,7 @@ class Collides:
     st.integers(1, 5),
     st.lists(
         st.tuples(
-            st.sampled_from(["set", "pop", "del", "get", "update", "setdefault"]),
+            st.sampled_from(["set", "pop", "del", "get", "in", "update", "setdefault"]),
             NUMBERS,
         )
     ),
@@ -101,6 +101,8 @@ def test_a_map_does_what_a_dict_does(
                 del striped[key], plain[key]
             case "get":
                 assert striped.get(key, None) == plain.get(key)
+            case "in":
+                assert (key in striped) == (key in plain)
             case "update":
                 plain[key] = plain.get(key, 100) + 1
                 assert striped.update(key, lambda old: old + 1, 100) == plain[key]
@@ -211,6 +213,33 @@ def test_what_raises_inside_leaves_the_map_as_it_was_and_open_to_all() -> None:
         assert in_threads([striped.items]) == [[(0, 1)]]
 
 
+def test_only_keys_of_one_hash_are_compared() -> None:
+    striped: maps.StripedMap[Any, int] = maps.StripedMap(1)
+    striped[Bomb()] = 1
+    assert 5 not in striped
+    with pytest.raises(ArithmeticError):
+        0 in striped  # noqa: B015
+
+
+def test_a_value_that_is_replaced_may_use_the_map_when_it_is_let_go() -> None:
+    class Value:
+        def __del__(self) -> None:
+            sizes.append(len(striped))
+
+    sizes: list[int] = []
+    striped: maps.StripedMap[int, object] = maps.StripedMap(1)
+    for act in (
+        lambda: striped.update(0, lambda _: Value(), None) and None,
+        lambda: striped.update(0, lambda _: None, None),
+        lambda: striped.__setitem__(1, Value()),
+        lambda: striped.__setitem__(1, None),
+        lambda: striped.__setitem__(1, Value()),
+        lambda: striped.__delitem__(1),
+    ):
+        in_threads([act])
+    assert sizes == [1, 2, 1]
+
+
 def test_a_resize_that_fails_leaves_all_keys_where_they_are() -> None:
     fails = True
 
@@ -234,6 +263,7 @@ def uses_of(striped: maps.StripedMap[int, int]) -> list[Callable[[], object]]:
     return [
         lambda: striped[0],
         lambda: striped.get(1, None),
+        lambda: 1 in striped,
         lambda: striped.update(1, abs, 0),
         lambda: striped.setdefault(2, int),
         lambda: striped.pop(0),
@@ -243,7 +273,7 @@ def uses_of(striped: maps.StripedMap[int, int]) -> list[Callable[[], object]]:
     ]
 
 
-@pytest.mark.parametrize("use", range(8))
+@pytest.mark.parametrize("use", range(9))
 @pytest.mark.parametrize("n_stripes", [1, 2, 3])
 def test_what_runs_inside_cannot_use_the_map(n_stripes: int, use: int) -> None:
     striped: maps.StripedMap[int, int] = maps.StripedMap(n_stripes)
