@@ -90,7 +90,11 @@ class _Load(Future[V]):
 class LRUCache(Generic[K, V]):
     """At most `capacity` values, those that were used last; for many threads.
 
-    Loaders may use the cache, but not wait for each other: that would be a deadlock.
+    Loaders may use the cache, but not wait for each other: that would be a deadlock. A
+    key's `__eq__` and `__hash__` must not use it, nor a finalizer that the garbage
+    collector calls: they may run while the lock is held. (What Python code cannot rule
+    out is Ctrl-C between two steps that change the cache, or a load. It hits the main
+    thread only.)
 
     Args:
         on_wait: called when a thread is about to wait for another one's load.
@@ -132,6 +136,7 @@ class LRUCache(Generic[K, V]):
             if key in self._entries:
                 return self._hit(key)
         mine: _Load[V] = _Load()
+        load = mine
         try:
             while True:
                 with self._lock:
@@ -153,6 +158,8 @@ class LRUCache(Generic[K, V]):
             if not mine.done():  # interrupted, or not needed
                 self._drop(key, mine)
                 mine.cancel()
+            # A load has its error, that has a traceback, and that has this frame.
+            del load, mine
 
     def put(self, key: K, value: V) -> None:
         """Set the value of `key`. A load that runs will not replace it."""
@@ -195,6 +202,7 @@ class LRUCache(Generic[K, V]):
         except Exception as error:
             self._drop(key, load)  # first, so that whoever comes now loads again
             load.set_exception(error)
+            del load  # as above
             raise
         gone: object = None
         with self._lock:
@@ -314,22 +322,6 @@ def during_a_load(act: Callable[[Cache], object]) -> tuple[str, str]:
     return outcome, cache.get("a", "none")
 
 
-def load_a(cache: Cache) -> None:
-    cache.get_or_load("a", str.upper)
-
-
-def load_b(cache: Cache) -> None:
-    cache.get_or_load("b", str.upper)
-
-
-def put_a(cache: Cache) -> None:
-    cache.put("a", "put")
-
-
-def discard_a(cache: Cache) -> None:
-    cache.discard("a")
-
-
 def show_hits(n_threads: int) -> None:
     """Measure and print how many values a second threads find, each always the same."""
 
@@ -373,12 +365,13 @@ def demonstrate(n_threads: int) -> None:
             raise SystemExit(f"{what}: {n_loads} loads were to give {expected}")
 
     print('"a" is being loaded         meanwhile  value of "a" in the end')
-    for what, act, *as_expected in [
-        ('to load "a"', load_a, "waits", "loaded"),
-        ('to load "b"', load_b, "goes on", "loaded"),
-        ('to put "a"', put_a, "goes on", "put"),
-        ('to discard "a"', discard_a, "goes on", "none"),
-    ]:
+    acts: list[tuple[str, Callable[[Cache], object], str, str]] = [
+        ('to load "a"', lambda c: c.get_or_load("a", str.upper), "waits", "loaded"),
+        ('to load "b"', lambda c: c.get_or_load("b", str.upper), "goes on", "loaded"),
+        ('to put "a"', lambda c: c.put("a", "put"), "goes on", "put"),
+        ('to discard "a"', lambda c: c.discard("a"), "goes on", "none"),
+    ]
+    for what, act, *as_expected in acts:
         outcome, value = during_a_load(act)
         print(f"  {what:24}  {outcome:9}  {value}")
         if [outcome, value] != as_expected:

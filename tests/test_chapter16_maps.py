@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
@@ -497,7 +498,7 @@ class Model:
     def put(self, key: int, value: int) -> None:
         self.entries.pop(key, None)
         if len(self.entries) == self.capacity:
-            del self.entries[min(self.entries, key=list(self.entries).index)]
+            del self.entries[next(iter(self.entries))]
             self.evictions += 1
         self.entries[key] = value
 
@@ -692,6 +693,37 @@ def test_what_is_let_go_may_use_the_cache() -> None:
     ):
         in_threads([act])
     assert sizes == [1, 1, 1, 0]
+
+
+@pytest.mark.usefixtures("no_collections")
+def test_a_load_that_has_failed_leaves_nothing_behind() -> None:
+    class Local:
+        pass
+
+    interleaving = Interleaving()
+    cache: caches.LRUCache[int, int] = caches.LRUCache(1, interleaving.wait)
+    locals_of_loaders: list[weakref.ref[Local]] = []
+
+    def load(key: int) -> NoReturn:
+        local = Local()
+        locals_of_loaders.append(weakref.ref(local))
+        interleaving.stop()
+        raise OSError("broken")
+
+    def ask() -> None:
+        with suppress(OSError):
+            cache.get_or_load(1, load)
+
+    assert interleaving.run(ask, ask) == "waits"
+    assert [ref() for ref in locals_of_loaders] == [None]
+
+
+class Yielding(int):
+    """A key that lets other threads run when it is looked for."""
+
+    def __hash__(self) -> int:
+        let_others_run()
+        return super().__hash__()
 
 
 def stress_cache(seconds: float) -> None:
