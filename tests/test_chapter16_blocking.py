@@ -740,13 +740,16 @@ def stress_lock(policy: Policy, seconds: float, n_threads: int) -> Counter[str]:
             try:
                 if rng.random() < 0.3:
                     with lock.write(timeout):
-                        a = int(a) + 1
-                        b = int(b) + 1
+                        before = a
+                        a += 1
+                        time.sleep(1e-6)  # lets others run
+                        b = before + 1
                     happened["writes"] += 1
                 else:
                     with lock.read(timeout):
                         first = b
-                        assert int(a) == first
+                        time.sleep(1e-6)
+                        assert a == first
                     happened["reads"] += 1
             except TimeoutError:
                 happened["time-outs"] += 1

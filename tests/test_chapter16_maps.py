@@ -54,6 +54,11 @@ def for_a_while(seconds: float, step: Callable[[random.Random], object]) -> None
     in_threads([partial(work, random.Random(me)) for me in range(THREADS)])
 
 
+def let_others_run() -> None:
+    """Give up the GIL, so that threads meet within each other's steps."""
+    time.sleep(1e-6)
+
+
 # -- example09
 
 NUMBERS = st.integers(0, 30)
@@ -146,9 +151,13 @@ def test_a_map_needs_a_stripe(n_stripes: int) -> None:
 def test_no_update_is_lost_however_many_threads_there_are(n_keys: int) -> None:
     striped: maps.StripedMap[int, int] = maps.StripedMap(2)
 
+    def add_one(old: int) -> int:
+        let_others_run()
+        return old + 1
+
     def count() -> None:
         for n in range(100):
-            striped.update(n % n_keys, lambda old: int(str(old + 1)), 0)
+            striped.update(n % n_keys, add_one, 0)
 
     in_threads([count] * THREADS)
     assert sum(value for _, value in striped.items()) == THREADS * 100
@@ -337,6 +346,10 @@ def stress_map(seconds: float) -> None:
             counter[key] += n
         return n
 
+    def add_one(old: int) -> int:
+        let_others_run()
+        return old + 1
+
     def step(generator: random.Random) -> None:
         key = generator.randrange(300)
         match generator.randrange(8):
@@ -350,7 +363,7 @@ def stress_map(seconds: float) -> None:
                 assert len(dict(items)) == len(items)
                 assert all(value > 0 for _, value in items)
             case _:
-                striped.update(key, lambda old: old + 1, 0)
+                striped.update(key, add_one, 0)
                 note(added, key, 1)
 
     for_a_while(seconds, step)
@@ -750,7 +763,7 @@ def stress_cache(seconds: float) -> None:
 
     def step(generator: random.Random) -> None:
         nonlocal asked
-        key = generator.randrange(30)
+        key = Yielding(generator.randrange(30))
         with guard:
             asked += 1
         try:
