@@ -87,6 +87,7 @@ class Turns:
 
         Raises:
             DeadlockError: nobody can run.
+            ValueError: `choose` has returned somebody who cannot run.
             TimeoutError: a thread has come to no mark within LIMIT seconds. It is
                 waited for all the same.
             Exception: what a job, or `choose`, raises.
@@ -111,10 +112,13 @@ class Turns:
                     if not able:
                         raise DeadlockError(f"a deadlock of {', '.join(running)}")
                     self.current = choose(able)
+                    if self.current not in able:
+                        raise ValueError(f"{self.current} cannot run")
                     self._gates[self.current].put(True)
-                    self._back.get(timeout=LIMIT)
-            except Empty:
-                raise TimeoutError(f"no mark within {LIMIT:g} s") from None
+                    try:
+                        self._back.get(timeout=LIMIT)
+                    except Empty:
+                        raise TimeoutError(f"no mark within {LIMIT:g} s") from None
             finally:  # also after Ctrl-C, perhaps before all threads have started
                 for gate in self._gates.values():
                     gate.put(False)
@@ -122,7 +126,9 @@ class Turns:
             future.result()
 
     def _await_turn(self, me: str) -> None:
-        if not self._gates[me].get():
+        gate = self._gates[me]
+        if not gate.get():
+            gate.put(False)  # for the next mark, perhaps in a `finally`
             raise NoMoreTurnsError
 
     def _is_blocked(self, thread: str) -> bool:
@@ -233,13 +239,10 @@ def main() -> None:
     else:
         raise SystemExit("A and B were to wait for each other")
 
-    schedules = []
-    for _ in range(2):
-        drawn: list[str] = []
-        dice = random.Random(1)
-        add_twice(partial(note_choice, drawn, dice))
-        schedules.append(drawn)
-    if schedules[0] != schedules[1]:
+    drawn: list[list[str]] = [[], []]
+    for schedule in drawn:
+        add_twice(partial(note_choice, schedule, random.Random(1)))
+    if drawn[0] != drawn[1]:
         raise SystemExit("the same seed was to make the same schedule")
     print("a seed makes the same schedule each time")
 

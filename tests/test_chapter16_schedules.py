@@ -1,10 +1,12 @@
 """Chapter 16, threads that take turns, and all structures in random schedules."""
 
 import random
-import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import comb
+from queue import Empty, SimpleQueue
 
 import example15_every_structure_decided as deciding
 import pytest
@@ -14,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from in_process import no_thread_is_left, run_main
 from linearizability import Call, decide, fifo, lifo
-from turns import Choose, DeadlockError, TurnLock, Turns, all_schedules
+from turns import (
+    Choose,
+    DeadlockError,
+    NoMoreTurnsError,
+    TurnLock,
+    Turns,
+    all_schedules,
+)
+
+LIMIT = 30.0  # seconds that a test waits for what must come
 
 
 def first(able: Sequence[str]) -> str:
@@ -121,13 +132,79 @@ def test_an_interrupted_conductor_ends_all_threads() -> None:
     assert sorted(ended) == ["A", "B"]
 
 
+def test_threads_end_that_come_to_marks_while_they_end() -> None:
+    turns = Turns()
+    ended: list[str] = []
+
+    def work(me: str) -> None:
+        try:
+            turns.mark()
+        finally:
+            try:
+                turns.mark()
+            finally:
+                ended.append(me)
+
+    chosen = iter("AB")  # and then StopIteration
+    with ThreadPoolExecutor(1) as pool:
+        jobs = {name: partial(work, name) for name in "AB"}
+        playing = pool.submit(turns.play, jobs, lambda _: next(chosen))
+        try:
+            assert isinstance(playing.exception(LIMIT), StopIteration)
+        finally:
+            for gate in turns._gates.values():
+                for _ in range(4):
+                    gate.put(False)  # in vain, unless the threads hang
+    assert sorted(ended) == ["A", "B"]
+    with pytest.raises(NoMoreTurnsError):
+        turns.mark()
+
+
+def test_who_waits_for_a_lock_or_has_ended_cannot_be_chosen() -> None:
+    inside: list[str] = []
+
+    def play(order: str) -> None:
+        turns = Turns()
+        lock = TurnLock(turns)
+
+        def work(me: str) -> None:
+            with lock:
+                inside.append(me)
+                turns.mark()
+                assert inside == [me]
+                inside.remove(me)
+
+        choices = iter(order)
+        with no_thread_is_left():
+            jobs = {name: partial(work, name) for name in "AB"}
+            turns.play(jobs, lambda _: next(choices))
+
+    with pytest.raises(ValueError, match="B cannot run"):
+        play("ABBA")
+    assert inside == ["A"]
+    inside.clear()
+    with pytest.raises(ValueError, match="A cannot run"):
+        play("AAA")
+
+
+def test_what_the_choice_raises_is_raised() -> None:
+    with no_thread_is_left(), pytest.raises(Empty):
+        Turns().play({"A": lambda: None}, lambda _: SimpleQueue[str]().get_nowait())
+
+
 def test_a_thread_that_comes_to_no_mark_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(turn_taking, "LIMIT", 0.01)
-    never = threading.Event()
+    turns = Turns()
+    end = time.monotonic() + LIMIT
+
+    def work() -> None:
+        while turns._gates["A"].empty() and time.monotonic() < end:
+            time.sleep(0.001)  # until the conductor has given up
+
     with no_thread_is_left(), pytest.raises(TimeoutError, match="no mark within"):
-        Turns().play({"A": lambda: never.wait(0.2)}, first)
+        turns.play({"A": work}, first)
 
 
 def test_a_number_that_loses_nothing_fails_the_script(
