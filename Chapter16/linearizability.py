@@ -52,7 +52,6 @@ Arguments = tuple[Any, ...]
 
 LIMIT = 10.0  # seconds for what is bound to come
 MOST = 1_000_000  # configurations after which a search gives up
-WIDTH = 80  # columns of a timeline
 HISTORIES, THREADS = 20, 4  # that are recorded as they come
 
 
@@ -66,7 +65,7 @@ class Call:
         result: what was returned; the class of an exception that was raised.
         invoked: tick of the history's clock before the call.
         returned: tick after it. None: it is pending, has perhaps taken effect, perhaps
-            not, and `result` means nothing.
+            not, and `result` means nothing. Its thread makes no other call.
     """
 
     thread: str
@@ -136,10 +135,10 @@ def record(programs: Mapping[str, Program]) -> list[Call]:
         programs: by the thread's name.
 
     Raises:
-        TimeoutError: a call has not returned within LIMIT seconds. Its thread is left.
+        TimeoutError: a thread was waited for LIMIT seconds, in vain. It is left.
     """
     history = History()
-    together = threading.Barrier(len(programs), timeout=LIMIT)
+    together = threading.Barrier(len(programs))
 
     def work(thread: str, program: Program) -> None:
         try:
@@ -155,13 +154,13 @@ def record(programs: Mapping[str, Program]) -> list[Call]:
     try:
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(LIMIT)
-    except BaseException:  # Ctrl-C, perhaps before all threads have started
+    except BaseException:  # also Ctrl-C, perhaps before all threads have started
         together.abort()
         raise
-    if together.broken or any(thread.is_alive() for thread in threads):
-        raise TimeoutError(f"not all calls have returned within {LIMIT:g} s")
+    for thread in threads:
+        thread.join(LIMIT)
+        if thread.is_alive():
+            raise TimeoutError(f"not all calls have returned within {LIMIT:g} s")
     return history.calls()
 
 
@@ -198,7 +197,7 @@ def register(value: Any, name: str, arguments: Arguments) -> tuple[Any, object]:
 def fifo(
     items: tuple[Any, ...],
     name: str,
-    arguments: tuple[Any, ...],
+    arguments: Arguments,
     maxsize: float = math.inf,
     empty: type[Exception] = queue.Empty,
 ) -> tuple[tuple[Any, ...], object]:
@@ -222,7 +221,7 @@ def fifo(
 
 
 def lifo(
-    items: tuple[Any, ...], name: str, arguments: tuple[Any, ...]
+    items: tuple[Any, ...], name: str, arguments: Arguments
 ) -> tuple[tuple[Any, ...], object]:
     """Specify a stack, by its items; pop raises IndexError if there is none."""
     match name, *arguments:
@@ -234,7 +233,7 @@ def lifo(
 
 
 def key_set(
-    keys: frozenset[Any], name: str, arguments: tuple[Any, ...]
+    keys: frozenset[Any], name: str, arguments: Arguments
 ) -> tuple[frozenset[Any], object]:
     """Specify a set, by its keys; add and remove tell whether they changed anything."""
     match name, *arguments:
@@ -248,7 +247,7 @@ def key_set(
 
 
 def key_map(
-    items: frozenset[tuple[Any, Any]], name: str, arguments: tuple[Any, ...]
+    items: frozenset[tuple[Any, Any]], name: str, arguments: Arguments
 ) -> tuple[frozenset[tuple[Any, Any]], object]:
     """Specify a map, by its pairs of key and value.
 
@@ -305,16 +304,13 @@ class Verdict:
     """What a search has found.
 
     Attributes:
-        order: an order that explains the history, without pending calls that need not
-            have taken effect; None if there is none.
+        order: an order that explains the history, with all calls that have returned,
+            and perhaps with pending ones; None if there is none.
         tried: how many configurations were tried, pairs of calls done and state.
     """
 
     order: tuple[Call, ...] | None
     tried: int
-
-
-Path = tuple[Call, "Path"] | None  # the last call, and those before it
 
 
 def decide(
@@ -337,7 +333,7 @@ def decide(
     """
     calls = sorted(calls, key=lambda call: call.invoked)
     completed = sum(1 << n for n, call in enumerate(calls) if call.returned is not None)
-    left: list[tuple[int, S, Path]] = [(0, initial, None)]
+    left: list[tuple[int, S, tuple[Call, ...]]] = [(0, initial, ())]
     seen: set[tuple[int, S]] = set()
     tried = 0
     while left:
@@ -350,17 +346,13 @@ def decide(
         if tried > MOST:
             raise RuntimeError(f"not decided after {MOST:,} configurations")
         if completed & ~done == 0:
-            explanation = []
-            while path is not None:
-                call, path = path
-                explanation.append(call)
-            return Verdict(tuple(reversed(explanation)), tried)
+            return Verdict(path, tried)
         # What was invoked first is tried first: it mostly took effect first.
         for n in reversed([*order(calls, done)]):
             call = calls[n]
             after, result = specification(state, call.name, call.arguments)
             if call.returned is None or result == call.result:
-                left.append((done | 1 << n, after, (call, path)))
+                left.append((done | 1 << n, after, (*path, call)))
     return Verdict(None, tried)
 
 
@@ -407,59 +399,45 @@ def shortest_refuted_prefix(
     return until(returns[place])
 
 
-# Stand for others where a picture is not to be folded, in and before what a bar says.
-SOLID = {
-    " ": "\N{NO-BREAK SPACE}",
-    "-": "\N{NON-BREAKING HYPHEN}",
-    "|": "\N{BROKEN BAR}",
-}
-
-
-def timeline(calls: Sequence[Call], width: int = WIDTH) -> str:
+def timeline(calls: Sequence[Call], width: int = 80) -> str:
     """Draw a history, one row for each thread, one bar for each call.
 
     Bars overlap if and only if the calls do. A pending call has no end. What is wider
     than `width` columns is folded.
     """
-    events = sorted(
-        [(call.invoked, False, call) for call in calls]
-        + [(call.returned, True, call) for call in calls if call.returned is not None],
-        key=lambda event: event[0],
-    )
-    columns: dict[int, int] = {}
-    column = -2
-    for tick, is_return, call in events:
-        column += 2
-        if is_return:  # the bar must be long enough
-            column = max(column, columns[call.invoked] + len(f"|- {call} -"))
-        columns[tick] = column
-
+    begins = {call.invoked: call for call in calls}
+    ends = {call.returned: call for call in calls if call.returned is not None}
     rows = dict.fromkeys(sorted({call.thread for call in calls}), "")
-    solid = str.maketrans(SOLID)
-    for call in sorted(calls, key=lambda call: call.invoked):
-        row = rows[call.thread].ljust(columns[call.invoked])
-        row += f"|- {call}".translate(solid) + " -"
-        if call.returned is None:
-            row = row.ljust(column, "-") + " ..."
+    solid: set[int] = set()  # columns that a fold would tear from the one before
+    column = -2
+    for tick, call in sorted((begins | ends).items()):
+        row = rows[call.thread]
+        column += 2
+        if tick == call.invoked:
+            row = row.ljust(column) + f"|- {call}"
+            solid.update(range(column + 1, len(row) + 1))
+            row += " -"
         else:
-            row = row.ljust(columns[call.returned], "-") + "|"
+            column = max(column, len(row))  # the bar must be long enough
+            row = row.ljust(column, "-") + "|"
         rows[call.thread] = row
+    for call in calls:
+        if call.returned is None:
+            row = rows[call.thread].ljust(column, "-") + " ..."
+            solid.update(range(len(row) - 2, len(row)))
+            rows[call.thread] = row
 
     margin = max(map(len, rows), default=0) + 2
-    room = width - margin
-    lines = []
-    while any(rows.values()):
-        free = (
-            column
-            for column in range(room, 0, -1)
-            if not any(row[column - 1 : column].strip(" -|") for row in rows.values())
-        )
-        cut = next(free, room)  # through a call if that fills the whole width
-        lines += [f"{thread:{margin}}{row[:cut]}" for thread, row in rows.items()]
-        rows = {thread: row[cut:] for thread, row in rows.items()}
-        lines += [""] if any(rows.values()) else []
-    back = str.maketrans({new: old for old, new in SOLID.items()})
-    return "\n".join(line.rstrip() for line in lines).translate(back)
+    room = max(1, width - margin)
+    lines, begin = [], 0
+    while begin < max(map(len, rows.values()), default=0):
+        folds = (end for end in range(begin + room, begin, -1) if end not in solid)
+        end = next(folds, begin + room)  # through a call if that fills the whole width
+        for thread, row in rows.items():
+            lines.append(f"{thread:{margin}}{row[begin:end]}".rstrip())
+        lines.append("")
+        begin = end
+    return "\n".join(lines[:-1])
 
 
 def overtaken() -> list[Call]:

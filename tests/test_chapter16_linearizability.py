@@ -630,20 +630,9 @@ def test_a_call_that_does_not_return_is_told(monkeypatch: pytest.MonkeyPatch) ->
         assert not thread.is_alive()
 
 
-def test_threads_that_have_not_met_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wait(self: threading.Barrier) -> NoReturn:
-        self.abort()
-        raise threading.BrokenBarrierError
-
-    monkeypatch.setattr(threading.Barrier, "wait", wait)
-    with no_thread_is_left(), pytest.raises(TimeoutError, match="not all calls"):
-        lin.record({"A": [("nothing", lambda: None, ())]})
-
-
 def test_threads_end_if_not_all_of_them_have_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lin, "LIMIT", 1000.0)  # they do not wait for that
     start = threading.Thread.start
     started: list[threading.Thread] = []
 
@@ -661,31 +650,22 @@ def test_threads_end_if_not_all_of_them_have_started(
         assert not thread.is_alive()
 
 
-def stress(seconds: float, n_threads: int) -> int:
-    """Record and decide histories of a queue for a time; return how many there were."""
-    end = time.monotonic() + seconds
-    n_histories = 0
-    while n_histories == 0 or time.monotonic() < end:
-        items: queue.Queue[int] = queue.Queue(3)
-        calls = lin.record(
-            {
-                f"T{n}": [
-                    ("put", items.put_nowait, (n,)),
-                    ("get", items.get_nowait, ()),
-                ]
-                for n in range(n_threads)
-            }
-        )
-        assert len(calls) == 2 * n_threads
-        order = decide(calls, partial(fifo, maxsize=3), ()).order
-        assert order is not None, lin.timeline(calls)
-        n_histories += 1
-    return n_histories
-
-
 def test_a_queue_with_a_lock_is_linearizable_under_stress() -> None:
     with no_thread_is_left():
-        assert stress(0.2, 8) > 0
+        for _ in range(50):
+            items: queue.Queue[int] = queue.Queue(3)
+            calls = lin.record(
+                {
+                    f"T{n}": [
+                        ("put", items.put_nowait, (n,)),
+                        ("get", items.get_nowait, ()),
+                    ]
+                    for n in range(8)
+                }
+            )
+            assert len(calls) == 16
+            order = decide(calls, partial(fifo, maxsize=3), ()).order
+            assert order is not None, lin.timeline(calls)
 
 
 # -- linearizability: the picture
@@ -739,6 +719,10 @@ def test_what_is_too_wide_is_folded_between_calls() -> None:
     rows = [f"A  |- get() -> {n} -|" for n in range(3)]
     assert lin.timeline(calls, 24).splitlines() == [rows[0], "", rows[1], "", rows[2]]
     assert lin.timeline(calls, 14).splitlines()[0] == rows[0][:14]
+    narrow = lin.timeline(calls, 3).splitlines()  # no room beside the names
+    assert {len(line) for line in narrow} == {0, 1, 4}
+    columns = (line[3:] or " " for line in narrow if line)
+    assert "".join(columns) == lin.timeline(calls)[3:]
     assert lin.timeline(H4, 30).splitlines() == [
         "A  |- put('x') -|",
         "B    |- put('y') -|",
@@ -757,7 +741,6 @@ def test_what_is_too_wide_is_folded_between_calls() -> None:
 @pytest.mark.parametrize(
     ("name", "instead", "complaint_"),
     [
-        ("fifo", lin.lifo, "no put"),
         ("by_key", lambda calls: [calls], "fewer"),
         ("lost_key", lambda n: [], "lost key"),
         ("decide", lambda *_: lin.Verdict(None, 1), "B was to put"),
@@ -768,7 +751,7 @@ def test_a_tool_that_decides_otherwise_is_told(
     monkeypatch: pytest.MonkeyPatch, name: str, instead: Any, complaint_: str
 ) -> None:
     monkeypatch.setattr(lin, name, instead)
-    with pytest.raises((SystemExit, ValueError), match=complaint_):
+    with pytest.raises(SystemExit, match=complaint_):
         run_main(lin, monkeypatch)
 
 
