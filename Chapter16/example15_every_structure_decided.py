@@ -7,20 +7,24 @@
 Three threads make two calls each, drawn at random, and a schedule drawn at random says
 who runs from one mark to the next. Marks are where another thread could do harm: before
 a lock is taken, before each look at an atomic reference and each change of it, and in
-the midst of critical sections, where keys are compared and numbers added. So threads
-meet within each other's operations all the time, as they hardly would by themselves.
-All draws come from a seed: a history that is refuted comes again.
+the midst of critical sections and of changes to a copy, where keys are compared,
+lengths taken, numbers added. So threads meet within each other's operations all the
+time, as they hardly would by themselves. All draws come from a seed: a history that is
+refuted comes again.
 
-The structures are those to copy, unchanged; what they get is a lock, an atomic
-reference, a key or a number with marks. As a counter-check each runs without what keeps
-it whole, in the same programs and schedules: with locks that let everybody in, or with
-a compare-and-set that does not compare. Were none of these refuted, the histories would
-be no test of the sound ones. (Without locks a structure may also raise an error of its
-own, or lead a thread round in a circle of nodes. That counts as refuted, too.)
+The structures are those to copy, unchanged; what they get is a lock, a deque, an atomic
+reference, a key, a number or a function with marks. As a counter-check each runs
+without what keeps it whole, in the same programs: with locks that let everybody in, or
+with a compare-and-set that does not compare. Were none of these refuted, the histories
+would be no test of the sound ones. (Without locks a structure may also raise an error
+of its own, or lead a thread round in a circle of nodes. That counts as refuted, too.)
 
-The approximate counter is linearizable by get_exact(), and not by get(), which is meant
-to be behind. A thousand histories without a refutation are no proof. For that there are
-the linearization points, stated in each structure.
+Calls that may wait for another thread's call are left out: put and get of the blocking
+queue, of which the forms without waiting are here, and get_or_load of the cache. The
+ring is decided in example16. The approximate counter is linearizable by get_exact(),
+and not by get(), which is meant to be behind. Any number of histories without a
+refutation is no proof. For that there are the linearization points, stated in each
+structure.
 
 Try:  --histories 1000
 Try:  --seed 2
@@ -29,6 +33,7 @@ Output:
     100 histories of each       refuted  without lock, or compare
       LockedCounter                 0  the first is number 7
       ApproximateCounter            0  the first is number 8
+      Network                       0  the first is number 14
       BlockingQueue                 0  the first is number 13
       StripedMap                    0  the first is number 13
       LRUCache                      0  the first is number 23
@@ -41,7 +46,7 @@ Output:
     A  |- get() -> 0 -|
     B                   |- add(1) -|
     C                                |- get() -> 0 -|
-    10 structures are linearizable in all that was played
+    11 structures are linearizable in all that was played
 """
 
 import argparse
@@ -56,6 +61,7 @@ from typing import Any
 from example01_lockless_counter import PausingInt
 from example02_locked_counter import LockedCounter
 from example04_approximate_counter import ApproximateCounter
+from example06_mutex_free_network import LastStoreWins, Network, Version
 from example07_bounded_blocking_queue import BlockingQueue
 from example09_striped_hash_map import StripedMap, in_range
 from example10_lru_cache import LRUCache
@@ -142,7 +148,7 @@ class MarkedLock:
         self._marks = marks
         self._lock = TurnLock(marks.turns)
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+    def acquire(self) -> bool:
         self._marks.mark()
         if self._marks.sound:
             self._lock.__enter__()
@@ -158,7 +164,7 @@ class MarkedLock:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def locked(self) -> bool:
+    def locked(self) -> bool:  # threading.Condition of 3.14 takes it over
         return self._lock.is_held
 
     def _is_owned(self) -> bool:  # asked by threading.Condition before a notify
@@ -204,11 +210,6 @@ class MarkedNumber(int):
         self._marks.mark()
         return result
 
-    def __gt__(self, other: int) -> bool:
-        result = super().__gt__(other)
-        self._marks.mark()
-        return result
-
     __hash__ = int.__hash__
 
 
@@ -243,6 +244,22 @@ def approximate_counter(marks: Marks, exact: bool = True) -> Operations:
     return {"add": lambda _: local.increment(), "get": get}
 
 
+def network(marks: Marks) -> Operations:
+    made = (Network if marks.sound else LastStoreWins)(Version.of([("hub", "0", 1)]))
+
+    def connect(node: int, length: int) -> None:
+        def change(version: Version) -> Version:
+            marks.mark()
+            return version.connect("hub", f"{node}", length)
+
+        made.update(change)
+
+    def length_to(node: int) -> float | None:
+        return made.version.neighbours["hub"].get(f"{node}")
+
+    return {"set": connect, "get": length_to}
+
+
 def blocking_queue(marks: Marks) -> Operations:
     made = BlockingQueue[int](CAPACITY)
     lock: Any = marks.lock()
@@ -273,7 +290,7 @@ def lru_cache(marks: Marks) -> Operations:
     made._lock = marks.lock()  # type: ignore[assignment]
     return {
         "get": lambda key: made.get(marks.number(key), None),
-        "put": lambda key, value: made.put(marks.number(key), value),
+        "set": lambda key, value: made.put(marks.number(key), value),
     }
 
 
@@ -283,8 +300,8 @@ def lru(
     """Specify a cache, by its pairs of key and value; the last one was used last."""
     key, *value = arguments
     others = tuple(item for item in items if item[0] != key)
-    if name == "put":
-        return (*others[-(CAPACITY - 1) :], (key, *value)), None
+    if name == "set":
+        return (*others, (key, *value))[-CAPACITY:], None
     found = dict(items).get(key)
     return (items if found is None else (*others, (key, found))), found
 
@@ -335,20 +352,21 @@ MAPS: list[tuple[str, Arguments]] = [
     *(("setdefault", (number, 10)) for number in NUMBERS),
     *(("update", (number, 1)) for number in NUMBERS),
 ]
-CACHES: list[tuple[str, Arguments]] = [
+PAIRS: list[tuple[str, Arguments]] = [
     *with_each("get"),
-    *(("put", (key, value)) for key in NUMBERS for value in (10, 20)),
+    *(("set", (key, value)) for key in NUMBERS for value in (10, 20)),
 ]
 
 EMPTY_SET: frozenset[Any] = frozenset()
 STRUCTURES = (
     Structure("LockedCounter", locked_counter, counter, 0, COUNTS),
     Structure("ApproximateCounter", approximate_counter, counter, 0, COUNTS),
+    Structure("Network", network, key_map, EMPTY_SET, PAIRS),
     Structure(
         "BlockingQueue", blocking_queue, partial(fifo, maxsize=CAPACITY), (), QUEUES
     ),
     Structure("StripedMap", striped_map, key_map, EMPTY_SET, MAPS),
-    Structure("LRUCache", lru_cache, lru, (), CACHES),
+    Structure("LRUCache", lru_cache, lru, (), PAIRS),
     *(
         Structure(kind.__name__, partial(sorted_list, kind), key_set, EMPTY_SET, SETS)
         for kind in (CoarseList, HandOverHandList, OptimisticList)
@@ -394,7 +412,7 @@ def first_refuted(
 
 
 def explain(structure: Structure, calls: Sequence[Call]) -> str:
-    """Draw the shortest part of a history that is not linearizable."""
+    """Draw the shortest beginning of a history that is not linearizable."""
     return timeline(
         shortest_refuted_prefix(calls, structure.specification, structure.initial)
     )
