@@ -12,9 +12,10 @@ n of them and the `ended` and `begun` of the counter's specification (example01)
 
     ended - n (S-1) <= get() <= begun
 
-at every moment: who moves S into the global count holds the local lock until that is
-done, so nobody finds them in neither. The bound is tight: S-1 increments in each local
-counter, and get() still returns 0. get_exact() takes all locks, and everybody waits.
+at every moment: the increment that fills a local counter ends only when all S are in
+the global count, and keeps the others out until then. The bound is tight: S-1
+increments in each local counter, and get() still returns 0. get_exact() takes all
+locks, and everybody waits.
 
 Is it faster than the locked counter of example02? It spares threads the wait for each
 other, and nothing else: an increment takes a lock here as there. Under a GIL they
@@ -57,7 +58,13 @@ from math import inf
 from pathlib import Path
 
 from example01_lockless_counter import run_together, some
-from example02_locked_counter import Answer, LockedCounter, Witness, count_and_ask
+from example02_locked_counter import (
+    Answer,
+    LockedCounter,
+    Witness,
+    count_and_ask,
+    keeps,
+)
 from example03_how_a_locked_counter_scales import (
     gil_state,
     picture,
@@ -77,14 +84,15 @@ class LocalCounter:
 
     def __init__(self, whole: "ApproximateCounter") -> None:
         self.lock = threading.Lock()  # guards what is left; taken before the global one
-        self.left = whole.threshold  # until all is moved; never 0 when the lock is free
+        self.left = whole.threshold  # increments until all is moved, at least 1
         self._whole = whole
 
     def increment(self) -> None:
         """Add 1, and move all into the global count if that reaches the threshold."""
         with self.lock:
-            self.left -= 1  # down to 0: no need to look at what all threads share
-            if not self.left:
+            if self.left > 1:  # down to 1: no need to look at what all threads share
+                self.left -= 1
+            else:
                 self._whole.take(self)
 
 
@@ -113,10 +121,10 @@ class ApproximateCounter:
         self._count = 0
 
     def take(self, local: LocalCounter) -> None:
-        """Move the count of a full local counter, whose lock the caller holds."""
+        """Move a local counter's count, and the 1 that fills it; its lock is held."""
         with self._lock:
             self._count += self.threshold
-        local.left = self.threshold
+            local.left = self.threshold  # no call comes between, so no Ctrl-C
 
     def get(self) -> int:
         """Return the global count, which may lack what the local counters hold."""
@@ -173,9 +181,8 @@ def behind(counter: ApproximateCounter, n_checked: int, n_audited: int) -> int:
             most = max(most, one.ended - one.value)
             if not one.ended - counter.bound <= one.value <= one.begun:
                 raise AssertionError(f"get(): {one}, bound {counter.bound}")
-        for one in exact_ones:
-            if not one.ended <= one.value <= one.begun:
-                raise AssertionError(f"get_exact(): {one}")
+        if not keeps(exact_ones):
+            raise AssertionError("get_exact() was to keep the specification")
     return most
 
 

@@ -567,6 +567,40 @@ def test_the_global_lock_is_taken_once_in_as_many_as_the_threshold() -> None:
     assert len(taken) == 14
 
 
+def test_ctrl_c_before_a_move_leaves_the_counter_as_it_was() -> None:
+    def interrupt() -> NoReturn:
+        raise KeyboardInterrupt
+
+    counter = PausingCounter(1, 3, interrupt)
+    (local,) = counter.locals
+    local.increment()
+    local.increment()
+    with pytest.raises(KeyboardInterrupt):
+        local.increment()
+    assert (counter.get(), counter.get_exact()) == (0, 2)
+    counter.pause = nothing
+    local.increment()
+    assert (counter.get(), counter.get_exact()) == (3, 3)
+
+
+def test_ctrl_c_after_a_move_leaves_no_part_of_it_undone() -> None:
+    class Interrupted:
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> NoReturn:
+            raise KeyboardInterrupt
+
+    counter: Any = ApproximateCounter(1, 2)
+    (local,) = counter.locals
+    local.increment()
+    lock, counter._lock = counter._lock, Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        local.increment()
+    counter._lock = lock
+    assert (counter.get(), counter.get_exact()) == (2, 2)
+
+
 def take_too_late(self: Any, local: Any) -> None:
     if self.threshold == 1:
         local.left = 1  # lost
@@ -608,6 +642,15 @@ def test_a_value_that_may_not_be_is_found(
     monkeypatch.setattr(counter, get, lambda: value() - lag)
     with pytest.raises(AssertionError, match=rf"{get}\(\)"):
         approximate.behind(counter, 5, 5)
+
+
+def test_an_exact_value_that_runs_backwards_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = [Answer(1, 3, 4), Answer(2, 2, 4)]
+    monkeypatch.setattr(approximate, "count_and_ask", lambda *_: answers)
+    with pytest.raises(AssertionError, match=r"get_exact\(\)"):
+        approximate.behind(ApproximateCounter(1, 1), 0, 0)
 
 
 def test_how_far_behind_is_the_most_that_an_answer_lacked() -> None:
