@@ -16,7 +16,7 @@ nobody is told.
 
 A lock, held for the whole walk and for each whole change, mends it. The price is paid
 by all: the writer waits until the walk has ended, and readers wait for writers and for
-each other. example06 has neither the fault nor the lock.
+each other. The readers of example06 neither fail nor take a lock.
 
 Book: Chapter 16, example5.
 
@@ -33,15 +33,11 @@ Output:
     who walks through what another changes may fail, or be wrong unawares
 """
 
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 
-from interleaving import TellingLock
-
-LIMIT = 10.0  # seconds that one thread waits for the other
+from interleaving import Interleaving
 
 Neighbours = Mapping[str, Mapping[str, float]]  # by node: neighbour and length
 Hook = Callable[[], object]
@@ -127,57 +123,43 @@ def at_step(number: int, action: Hook) -> Hook:
 
 
 def walk(
-    pool: ThreadPoolExecutor,
-    step: int,
-    change: Callable[[Network], object],
-    locked: bool = False,
-) -> tuple[str, bool]:
+    step: int, change: Callable[[Network], object], locked: bool = False
+) -> tuple[str, str]:
     """Let one thread walk through the network, and another change it meanwhile.
 
     Args:
-        pool: has two threads.
         step: when the change is to be made: after that step of the walk.
         locked: let both hold a lock.
 
     Returns:
-        What the reader returns or raises; and whether the writer had to wait for it.
+        What the reader returns or raises; and whether the writer "waits" for it or
+        "goes on".
 
     Raises:
-        TimeoutError: one of them has waited for LIMIT seconds.
+        TimeoutError: one of them has waited too long for the other.
     """
-    network = small_network()
-    done_or_waits = threading.Event()  # which of them holds of the writer
+    network, seen = small_network(), ""
+    interleaving = Interleaving()
     lock: AbstractContextManager[object] = nullcontext()
     if locked:
-        lock = TellingLock(done_or_waits.set)
-    writer: Future[None]
-    had_to_wait = False
+        lock = interleaving.lock()
 
     def write() -> None:
         with lock:
             change(network)
 
-    def let_the_writer_run() -> None:
-        nonlocal writer, had_to_wait
-        writer = pool.submit(write)
-        writer.add_done_callback(lambda _: done_or_waits.set())
-        if not done_or_waits.wait(LIMIT):
-            raise TimeoutError("the writer is neither through nor waiting")
-        had_to_wait = not writer.done()
+    def read() -> None:
+        nonlocal seen
+        hook = at_step(step, interleaving.stop)
+        try:
+            with lock:
+                seen = f"{total_length(network.neighbours, 'A', hook):g}"
+        except (KeyError, RuntimeError) as error:
+            message = str(error).removesuffix(" during iteration")
+            seen = f"{type(error).__name__}: {message}"
 
-    def read() -> float:
-        with lock:
-            hook = at_step(step, let_the_writer_run)
-            return total_length(network.neighbours, "A", hook)
-
-    reader = pool.submit(read)
-    try:
-        seen = f"{reader.result(LIMIT):g}"
-    except (KeyError, RuntimeError) as error:
-        message = str(error).removesuffix(" during iteration")
-        seen = f"{type(error).__name__}: {message}"
-    writer.result(LIMIT)
-    return seen, had_to_wait
+    outcome = interleaving.run(read, write)
+    return seen, outcome
 
 
 SIZE = "RuntimeError: dictionary changed size"
@@ -191,19 +173,19 @@ EXPECTED = [  # after each step, if C is removed, and if B is moved
 ]
 
 
-def demonstrate(pool: ThreadPoolExecutor) -> None:
-    """Check each claim, and print it. The pool has two threads."""
+def demonstrate() -> None:
+    """Check each claim, and print it."""
     print("the edges are 11 long, without C 7; where B is does not matter")
     print(f"{'':9}{'C is removed':40}B is moved")
     for step, expected in enumerate(EXPECTED, 1):
-        seen = walk(pool, step, remove_c)[0], walk(pool, step, move_b)[0]
+        seen = walk(step, remove_c)[0], walk(step, move_b)[0]
         print(f"step {step:<4}{seen[0]:40}{seen[1]}")
         if seen != expected:
             raise SystemExit(f"step {step}: {expected} was to be seen")
 
     for step in range(1, len(EXPECTED) + 1):
         for change in (remove_c, move_b):
-            if walk(pool, step, change, locked=True) != ("11", True):
+            if walk(step, change, locked=True) != ("11", "waits"):
                 raise SystemExit(f"step {step}: a lock was to keep the writer out")
     print(f"{'lock':9}{'11 at each step, the writer waits':40}11, the writer waits")
     print("who walks through what another changes may fail, or be wrong unawares")
@@ -211,8 +193,7 @@ def demonstrate(pool: ThreadPoolExecutor) -> None:
 
 def main() -> None:
     try:
-        with ThreadPoolExecutor(2) as pool:
-            demonstrate(pool)
+        demonstrate()
     except TimeoutError as error:
         raise SystemExit(f"nobody was to wait so long: {error!r}") from None
 

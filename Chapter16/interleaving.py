@@ -27,7 +27,7 @@ LIMIT = 10.0  # seconds that a thread may wait for another
 
 
 class TellingLock:
-    """A lock that calls `on_wait` when a thread finds it taken, before that waits."""
+    """A lock that calls `on_wait` when a thread finds it taken and is about to wait."""
 
     def __init__(self, on_wait: Callable[[], object]) -> None:
         self._lock = threading.Lock()
@@ -51,7 +51,10 @@ class TellingLock:
 
 
 class Interleaving:
-    """Stops a thread in the midst of its work, and sees how far another one gets."""
+    """Stops a thread in the midst of its work, and sees how far another one gets.
+
+    Each serves one run.
+    """
 
     def __init__(self) -> None:
         self._stopped = threading.Event()  # the first thread has come to its stop
@@ -84,12 +87,20 @@ class Interleaving:
     def run(self, first: Callable[[], object], second: Callable[[], object]) -> str:
         """Run both; return "goes on" if the second ended during the first's stop.
 
-        Otherwise "waits". What they raise is raised.
+        Otherwise "waits", or "never stopped" if the first did not call `stop`.
+
+        Raises:
+            RuntimeError: this is not the first run.
+            TimeoutError: one has waited for the other for LIMIT seconds.
+            Exception: what `first` or `second` raises.
         """
+        if self._stopped.is_set():
+            raise RuntimeError("each run needs an Interleaving of its own")
 
         def when_stopped() -> None:
-            self._stopped.wait(LIMIT)
             try:
+                if not self._stopped.wait(LIMIT):
+                    raise TimeoutError("the first thread neither stops nor ends")
                 second()
             finally:
                 self._news.put("goes on")

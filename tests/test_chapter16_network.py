@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 
 import example05_network_whose_reader_fails as broken
 import example06_mutex_free_network as mutex_free
+import interleaving
 import pytest
 from example06_mutex_free_network import Network, Version
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process import no_thread_is_left, run_main
+from interleaving import Interleaving
 
 T = TypeVar("T")
 
@@ -74,45 +76,73 @@ def test_a_node_is_removed_with_its_edges() -> None:
     ("step", "seen"),
     [(1, "7"), (3, broken.SIZE), (5, "KeyError: 'C'"), (6, "11")],
 )
-def test_what_a_removal_does_depends_on_the_moment(
-    pool: ThreadPoolExecutor, step: int, seen: str
-) -> None:
-    assert broken.walk(pool, step, broken.remove_c) == (seen, False)
+def test_what_a_removal_does_depends_on_the_moment(step: int, seen: str) -> None:
+    assert broken.walk(step, broken.remove_c) == (seen, "goes on")
 
 
 @pytest.mark.parametrize(("step", "seen"), [(1, "10"), (2, "10"), (3, "11")])
-def test_a_length_that_never_was_is_seen_without_an_error(
-    pool: ThreadPoolExecutor, step: int, seen: str
-) -> None:
-    assert broken.walk(pool, step, broken.move_b) == (seen, False)
+def test_a_length_that_never_was_is_seen_without_an_error(step: int, seen: str) -> None:
+    assert broken.walk(step, broken.move_b) == (seen, "goes on")
 
 
 @pytest.mark.parametrize("step", range(1, 7))
 @pytest.mark.parametrize("change", [broken.remove_c, broken.move_b])
 def test_a_lock_lets_the_writer_wait_for_the_walk(
-    pool: ThreadPoolExecutor, step: int, change: Callable[[broken.Network], None]
+    step: int, change: Callable[[broken.Network], None]
 ) -> None:
-    assert broken.walk(pool, step, change, locked=True) == ("11", True)
+    assert broken.walk(step, change, locked=True) == ("11", "waits")
 
 
-def test_a_writer_that_fails_is_told(pool: ThreadPoolExecutor) -> None:
+def test_a_writer_that_fails_is_told() -> None:
     with pytest.raises(KeyError, match="Z"):
-        broken.walk(pool, 1, lambda network: network.remove("Z"))
-
-
-def test_a_writer_that_never_ends_is_not_waited_for(
-    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(broken, "LIMIT", 0.05)
-    end = threading.Event()
-    try:
-        with pytest.raises(TimeoutError):
-            broken.walk(pool, 1, lambda _: end.wait(LIMIT))
-    finally:
-        end.set()
+        broken.walk(1, lambda network: network.remove("Z"))
 
 
 total_length = broken.total_length
+
+
+def test_a_writer_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader_has_ended = threading.Event()
+
+    def walk(*arguments: Any) -> float:
+        try:
+            return total_length(*arguments)
+        finally:
+            reader_has_ended.set()
+
+    def never_end(_: broken.Network) -> None:
+        assert reader_has_ended.wait(LIMIT)
+
+    monkeypatch.setattr(broken, "total_length", walk)
+    monkeypatch.setattr(interleaving, "LIMIT", 0.05)
+    with no_thread_is_left(), pytest.raises(TimeoutError, match="neither"):
+        broken.walk(1, never_end)
+
+
+def test_an_interleaving_serves_one_run() -> None:
+    once = Interleaving()
+    assert once.run(once.stop, lambda: None) == "goes on"
+    ran: list[None] = []
+    with pytest.raises(RuntimeError, match="each run"):
+        once.run(lambda: ran.append(None), once.stop)
+    assert not ran
+
+
+def test_the_second_thread_never_begins_before_the_first_has_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interleaving, "LIMIT", 0.01)
+    late = Interleaving()
+    ran: list[None] = []
+
+    def first() -> None:
+        while late._news.empty():  # until the second has waited in vain
+            time.sleep(0.001)
+        late.stop()
+
+    with no_thread_is_left(), pytest.raises(TimeoutError, match="neither stops nor"):
+        late.run(first, lambda: ran.append(None))
+    assert not ran
 
 
 @pytest.mark.parametrize(
@@ -123,7 +153,6 @@ total_length = broken.total_length
             lambda neighbours, *rest: total_length(deepcopy(neighbours), *rest),
             "step 1",
         ),
-        ("TellingLock", lambda _: nullcontext(), "a lock was to keep the writer out"),
         ("move_b", lambda _: None, "step 1"),
         ("remove_c", lambda _: None, "step 1"),
     ],
@@ -133,6 +162,12 @@ def test_a_walk_that_goes_otherwise_is_told(
 ) -> None:
     monkeypatch.setattr(broken, name, instead)
     with no_thread_is_left(), pytest.raises(SystemExit, match=told):
+        run_main(broken, monkeypatch)
+
+
+def test_a_lock_that_keeps_nobody_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Interleaving, "lock", lambda _: nullcontext())
+    with pytest.raises(SystemExit, match="a lock was to keep the writer out"):
         run_main(broken, monkeypatch)
 
 
