@@ -27,6 +27,7 @@ from example04_approximate_counter import ApproximateCounter, LocalCounter
 from hypothesis import given
 from hypothesis import strategies as st
 from in_process import no_thread_is_left, run_main
+from interleaving import TellingLock
 
 LIMIT = 30.0  # seconds that a test waits for what must come
 
@@ -37,22 +38,6 @@ THREADS = pytest.mark.parametrize("n_threads", [2, 3, 20])
 
 def nothing() -> None:
     pass
-
-
-class AskedLock:
-    """A lock that tells when it has been asked for while it was held."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.asked = threading.Event()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            self.asked.set()
-            assert self._lock.acquire(timeout=LIMIT)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 def stress(seconds: float, n_threads: int = 8, threshold: int = 64) -> int:
@@ -321,16 +306,16 @@ def test_who_waits_for_nobody_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("method", ["increment", "get"])
 def test_both_methods_wait_for_an_increment_that_has_begun(method: str) -> None:
-    lock = AskedLock()
+    asked = threading.Event()
     later: list[Future[Any]] = []
 
     def pause() -> None:
         if not later:
             later.append(pool.submit(getattr(counter, method)))
-            assert lock.asked.wait(LIMIT)
+            assert asked.wait(LIMIT)
 
     counter = LockedCounter(PausingInt(0, pause))
-    counter._lock = lock
+    counter._lock = TellingLock(asked.set)
     with ThreadPoolExecutor(1) as pool:
         counter.increment()
         assert later[0].result(LIMIT) == {"increment": None, "get": 1}[method]
@@ -532,10 +517,11 @@ class PausingCounter(ApproximateCounter):
 def test_the_exact_value_is_not_taken_in_the_midst_of_a_move(full: int) -> None:
     def pause() -> None:
         exact.append(pool.submit(counter.get_exact))
-        assert lock.asked.wait(LIMIT)
+        assert asked.wait(LIMIT)
 
     exact: list[Future[int]] = []
-    lock: Any = AskedLock()
+    asked = threading.Event()
+    lock: Any = TellingLock(asked.set)
     counter = PausingCounter(3, 2, pause)
     for local in counter.locals:
         local.increment()

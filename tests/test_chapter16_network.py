@@ -449,12 +449,6 @@ def test_a_network_bears_eight_threads() -> None:
     assert walks
 
 
-class StoresWithoutLooking(Network):
-    def compare_and_set(self, expected: Version, new: Version) -> bool:
-        self._version = new
-        return True
-
-
 class ReadersWait(Network):
     """Holds a lock for each whole change, and for each read."""
 
@@ -477,7 +471,7 @@ class ReadersWait(Network):
 @pytest.mark.parametrize(
     ("name", "instead", "told"),
     [
-        ("Network", StoresWithoutLooking, "Y was to be lost, then not"),
+        ("Network", mutex_free.LastStoreWins, "Y was to be lost, then not"),
         ("Network", ReadersWait, "nobody was to wait so long"),
         ("LastStoreWins", Network, "Y was to be lost"),
         ("freed_with_the_last_reader", lambda: [False, False], "was to be freed"),
