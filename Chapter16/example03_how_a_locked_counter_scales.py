@@ -12,8 +12,8 @@ number of cores. So the best to hope for is a time that stays level.
 Under a GIL both stay about level, as one thread runs at a time. It seldom loses the GIL
 within the few bytecodes of the critical section, so the lock is nearly always free for
 the next one. Without a GIL, counters of their own can be incremented on all cores at
-once. A single one cannot: threads that find the lock taken sleep and have to be woken,
-and lock and value move from the cache of one core to that of another.
+once. A single one cannot: threads that find the lock taken may have to sleep and to be
+woken, and lock and value move from the cache of one core to that of another.
 
 A counter scales if threads that only increment need not meet: see example04.
 

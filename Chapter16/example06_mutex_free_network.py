@@ -17,7 +17,7 @@ Two writers may start from the same version, and then the second store wipes out
 the first has changed: a lost update. So a store must be a compare-and-set: it is done
 only if the version is still the one that was read; otherwise the writer tries again. A
 writer fails only if another was faster, so the whole gets on, though a long change may
-have to be tried often beside short ones. Processors have compare-and-set as one
+have to be tried often beside short ones. Many processors have compare-and-set as one
 instruction, Python has not. Here a lock makes it one step: held for a comparison and a
 store, never while a change is computed, never by a reader. (So the readers are free of
 locks, the writers nearly: one that is stopped just there stops the other writers.)
@@ -147,6 +147,7 @@ class Version:
 
 
 def check(a: str, b: str, length: float) -> None:
+    """Raise ValueError if that cannot be an edge."""
     if a == b:
         raise ValueError(f"an edge from {a} to itself")
     if not 0 < length < math.inf:  # nor NaN
