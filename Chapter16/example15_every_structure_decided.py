@@ -32,7 +32,7 @@ Try:  --seed 2
 Output:
     100 histories of each       refuted  without lock, or compare
       LockedCounter                 0  the first is number 7
-      ApproximateCounter            0  the first is number 8
+      ApproximateCounter            0  the first is number 2
       Network                       0  the first is number 14
       BlockingQueue                 0  the first is number 13
       StripedMap                    0  the first is number 13
