@@ -9,13 +9,14 @@ of it. So whoever is told finds the item there, and whoever is not told does not
 All that two threads share is marked here, and two puts beside a get, and a put beside
 two gets, run in all of their schedules. Each history is linearizable. If the number is
 raised first, or if there are two producers, some are not. That there is one of each is
-up to the caller.
+up to the caller. To refuse another thread, each call would have to ask which one it is,
+and no thread could take a side over from one that has ended, though it may.
 
 Nobody waits in here. Who finds the ring full or empty may do something else, or try
 again after `time.sleep(0)`, which lets others have the GIL; otherwise they would get it
-at the next switch interval only. queue.SimpleQueue, which can wait, does the same steps
-in C, in a single call, and is faster. Between two processes, where there is no such
-queue, a ring pays (Chapter 17).
+at the next switch interval only. queue.SimpleQueue, which can wait and has no limit,
+puts or gets in a single call of C code, and is faster. Between two processes, where
+there is no such queue, a ring pays (Chapter 17).
 
 CPython documents no order in which other threads see two stores. With a GIL it is that
 of the program. Without one, no item of two million was lost in the version tried (3.13,
@@ -63,6 +64,9 @@ LIMIT = 10.0  # seconds after which who waits gives up
 class RingBuffer(Generic[T]):
     """A queue of limited size for one thread that puts and one that gets.
 
+    It does not check that. If puts of two threads overlap, or gets, items are lost or
+    come twice. A thread may take a side over when the other one has ended.
+
     Args:
         capacity: how many items fit in.
 
@@ -77,9 +81,11 @@ class RingBuffer(Generic[T]):
         # Item n is in slot n modulo capacity, from before it is counted as put until
         # after it is counted as taken: then only the consumer touches the slot,
         # otherwise only the producer.
-        self._slots: list[T | None] = [None] * capacity
-        self._n_put = 0  # written by the producer only; its store puts the item
-        self._n_taken = 0  # written by the consumer only; its store takes the item
+        self._slots: list[Any] = [None] * capacity
+        # Linearization points: the store of one's own number; of a call that finds the
+        # ring full or empty, the load of the other's.
+        self._n_put = 0  # written by the producer only
+        self._n_taken = 0  # written by the consumer only
 
     def put_nowait(self, item: T) -> None:
         """Add `item`; for the producer.
@@ -103,10 +109,10 @@ class RingBuffer(Generic[T]):
         if n == self._n_put:
             raise Empty
         slot = n % self._capacity
-        item: Any = self._slots[slot]
+        item: T = self._slots[slot]
         self._slots[slot] = None  # the ring does not keep it alive
         self._n_taken = n + 1
-        return item  # type: ignore[no-any-return]
+        return item
 
 
 class NumberFirstRing(RingBuffer[T]):
@@ -202,18 +208,18 @@ def decide_all(
     )
 
 
-def until_done(attempt: Callable[[], T], refusal: type[Exception]) -> T:
-    """Return what `attempt` returns as soon as it does not raise `refusal`.
+def until_done(attempt: Callable[[], T], over: threading.Event) -> T:
+    """Return what `attempt` returns as soon as it finds a queue not full or empty.
 
     Raises:
-        TimeoutError: it has not come to that within LIMIT seconds.
+        TimeoutError: it has not come to that for LIMIT seconds, or when it is `over`.
     """
     end = time.monotonic() + LIMIT
     while True:
         try:
             return attempt()
-        except refusal:
-            if time.monotonic() > end:
+        except (Full, Empty, IndexError):  # IndexError: of a deque
+            if over.is_set() or time.monotonic() > end:
                 raise TimeoutError("the other thread does not go on") from None
             time.sleep(0)  # somebody else may have the GIL
 
@@ -227,25 +233,20 @@ def items_per_second(
         RuntimeError: they have not come once each, and in order.
         TimeoutError: a thread has waited for LIMIT seconds.
     """
-    given_up = threading.Event()
+    over = threading.Event()
 
     def receive() -> list[int]:
-        received = []
-        for _ in range(n):
-            if given_up.is_set():
-                break
-            received.append(until_done(get, Empty))
-        return received
+        return [until_done(get, over) for _ in range(n)]
 
     began = time.perf_counter()
     with ThreadPoolExecutor(1) as pool:
         try:
             future = pool.submit(receive)
             for item in range(n):
-                until_done(partial(put, item), Full)
+                until_done(partial(put, item), over)
             received = future.result(LIMIT)
-        finally:  # after Ctrl-C
-            given_up.set()
+        finally:  # after Ctrl-C nobody waits for an item
+            over.set()
     if received != list(range(n)):
         raise RuntimeError("not all items have come, once and in order")
     return n / (time.perf_counter() - began)
@@ -260,14 +261,6 @@ def is_kept_alive_by_the_ring() -> bool:
     ring = RingBuffer[Item](2)
     ring.put_nowait(Item())
     return weakref.ref(ring.get_nowait())() is not None
-
-
-def get_from(items: "deque[int]") -> int:
-    """Take the first item of a deque, or raise queue.Empty."""
-    try:
-        return items.popleft()
-    except IndexError:
-        raise Empty from None
 
 
 def positive(text: str) -> int:
@@ -300,7 +293,7 @@ def demonstrate(capacity: int) -> None:
         (f"RingBuffer({capacity})", ring.put_nowait, ring.get_nowait),
         (f"Queue({capacity})", bounded.put_nowait, bounded.get_nowait),
         ("SimpleQueue", simple.put, simple.get_nowait),
-        ("deque", plain.append, partial(get_from, plain)),
+        ("deque", plain.append, plain.popleft),
     ):
         rate = max(items_per_second(put, get) for _ in range(ROUNDS))
         print(f"  {name:20}{rate:13,.0f} /s")

@@ -1,9 +1,10 @@
 """Chapter 16, the ring for one producer and one consumer: what readers copy."""
 
+import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from queue import Empty, Full
 from typing import Any
 
@@ -13,6 +14,8 @@ from example16_spsc_ring_buffer import RingBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 from in_process import no_thread_is_left, run_main
+
+LIMIT = 30.0  # seconds that a test waits for what must come
 
 
 @given(st.integers(1, 4), st.lists(st.booleans()))
@@ -103,23 +106,34 @@ def test_a_ring_that_frees_its_slot_too_early_is_refuted() -> None:
 def test_who_waits_in_vain_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rings, "LIMIT", 0.01)
     with pytest.raises(TimeoutError, match="does not go on"):
-        rings.until_done(RingBuffer[int](1).get_nowait, Empty)
+        rings.until_done(RingBuffer[int](1).get_nowait, threading.Event())
+
+
+def test_after_ctrl_c_nobody_waits_for_an_item() -> None:
+    waits = threading.Event()
+
+    def get() -> int:
+        waits.set()
+        raise Empty
+
+    def put(_: int) -> None:
+        waits.wait(LIMIT)
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with no_thread_is_left(), pytest.raises(KeyboardInterrupt):
+        rings.items_per_second(put, get)
+    assert time.monotonic() - began < rings.LIMIT
 
 
 def test_items_out_of_order_are_told() -> None:
     items: list[int] = []
 
-    def get() -> int:
-        try:
-            return items.pop()
-        except IndexError:
-            raise Empty from None
-
     def put(item: int) -> None:
         items.append(-item)
 
     with no_thread_is_left(), pytest.raises(RuntimeError, match="once and in order"):
-        rings.items_per_second(put, get, 10)
+        rings.items_per_second(put, items.pop, 10)
 
 
 @pytest.mark.parametrize(
@@ -140,11 +154,3 @@ def test_what_does_not_show_fails_the_script(
 
 def test_a_bad_capacity_is_named(complaint: Callable[..., str]) -> None:
     assert "must be at least 1, not 0" in complaint(rings, "--capacity", "0")
-
-
-def test_a_deque_is_told_empty_as_queues_are() -> None:
-    items = deque([1])
-    get = partial(rings.get_from, items)
-    assert get() == 1
-    with pytest.raises(Empty):
-        get()
