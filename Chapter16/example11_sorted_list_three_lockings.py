@@ -6,7 +6,7 @@ between which it belongs. The three lists differ only in how they lock that wind
 * Coarse: one lock for the whole list. A thread inside keeps all others out.
 * Hand over hand (lock coupling): each node has a lock, and a thread takes the next
   node's before it releases the one behind. Several are in the list at once, but nobody
-  overtakes: a thread that stops holds up all behind it.
+  overtakes: a thread that stops holds up all that are to go farther.
 * Optimistic: walk without locks, lock the window, and look whether it is still the
   window, by walking again (validation). If not, begin anew. Walkers pass locked nodes.
   Without validation an item may be lost: what it was to follow is already removed.
@@ -91,7 +91,9 @@ class Node(Generic[K]):
 class SortedList(ABC, Generic[K]):
     """A set in a sorted linked list, for many threads.
 
-    A comparison may raise; then the list is as before, and no lock is held.
+    A comparison may raise; then the list is as before, and no lock is held. It must not
+    use the list, for it runs with locks held. (What Python code cannot rule out is
+    Ctrl-C between two steps of taking or releasing locks. It may leave one held.)
 
     Args:
         new_lock: makes the locks.
@@ -100,7 +102,8 @@ class SortedList(ABC, Generic[K]):
     def __init__(self, new_lock: Callable[[], Lock] = threading.Lock) -> None:
         self._new_lock = new_lock
         # All nodes in between are in ascending order. Only who has locked a window
-        # writes the `next` of its first node, and then a change takes effect.
+        # writes the `next` of its first node. Linearization points: a change, when that
+        # is written; of what changes nothing, any moment while the window is locked.
         self._head: Node[K] = Node(new_lock())
         self._tail: Node[K] = Node(new_lock())
         self._head.next = self._tail
@@ -136,7 +139,7 @@ class SortedList(ABC, Generic[K]):
             return self._has(here, key)
 
     def keys(self) -> list[K]:
-        """Return the keys; a state that was, if no other thread changes the list."""
+        """Return the keys, without a lock: a state, if nobody changes the list."""
         keys, node = [], self._head.next
         while node is not self._tail:
             keys.append(node.key)
@@ -185,8 +188,8 @@ class HandOverHandList(SortedList[K]):
                 while self._is_before(here, key):
                     following = here.next
                     following.lock.acquire()  # before one is released: no gap
-                    before.lock.release()
-                    before, here = here, following
+                    behind, before, here = before, here, following
+                    behind.lock.release()  # and never again, whatever is raised here
                 yield before, here
             finally:
                 here.lock.release()
@@ -319,12 +322,9 @@ def removed_before_locked(kind: Kind) -> tuple[str, SortedList[int]]:
     return outcome, numbers
 
 
-AnyList = (
-    CoarseList[int] | HandOverHandList[int] | OptimisticList[int] | SortedArray[int]
-)
-
-
-def operations_per_second(numbers: AnyList, n_threads: int) -> float:
+def operations_per_second(
+    numbers: SortedList[int] | SortedArray[int], n_threads: int
+) -> float:
     """Measure a mixture: half of it contains, a quarter add, and a quarter remove."""
     methods = [numbers.contains, numbers.contains, numbers.add, numbers.remove]
     keys = random.Random(1)
