@@ -100,6 +100,10 @@ class TreiberStack(Generic[T]):
         # The only thing that changes, and by compare-and-set alone. The one that
         # succeeds is the linearization point of push and pop; for the pop of an empty
         # stack it is the get that returns None.
+        #
+        # With free threading, get of cereggii 1.0 reads first and takes hold then; in
+        # between, the object may be freed, and another, of any type, made in its place.
+        # So pop reads twice, before it looks into a node: then it has been the top.
         self._top: Cell[Node[T] | None] = cell(None)
 
     def push(self, item: T) -> None:
@@ -117,7 +121,7 @@ class TreiberStack(Generic[T]):
             IndexError: there is none.
         """
         while (top := self._top.get()) is not None:
-            if self._top.compare_and_set(top, top.below):
+            if top is self._top.get() and self._top.compare_and_set(top, top.below):
                 return top.item
         raise IndexError("pop from an empty stack")
 

@@ -108,9 +108,8 @@ class MichaelScottQueue(Generic[T]):
         # of the last node is set; dequeue, when the head is swung, or, if there is no
         # item, when `next` of the dummy is read.
         #
-        # As in the paper, each is read twice: only then has it been that node for sure.
-        # With free threading, get of cereggii 1.0 reads first and takes hold then; in
-        # between, the object may be freed, and another made in its place.
+        # Both are read twice: only then has it been that node for sure (see example12).
+        # The paper looks again when `next` is read, since its nodes are used again.
         self._head: Cell[Node] = cell(dummy)
         self._tail: Cell[Node] = cell(dummy)
 
@@ -119,9 +118,9 @@ class MichaelScottQueue(Generic[T]):
         node = Node(item, self._cell(None))
         while True:
             tail = self._tail.get()
-            successor = tail.next.get()
             if tail is not self._tail.get():
                 continue
+            successor = tail.next.get()
             if successor is not None:
                 self._help(tail, successor)
             elif tail.next.compare_and_set(None, node):
@@ -136,10 +135,10 @@ class MichaelScottQueue(Generic[T]):
         """
         while True:
             head = self._head.get()
-            tail = self._tail.get()  # after the head, or that might be ahead of it
-            first = head.next.get()
             if head is not self._head.get():
                 continue
+            tail = self._tail.get()  # after the head, or that might be ahead of it
+            first = head.next.get()
             if first is None:
                 raise IndexError("dequeue from an empty queue")
             if head is tail:
