@@ -34,10 +34,10 @@ Output:
                            0                        0
                            1                        1
                          100                      100
-    one thread stops in push; another pushes and pops, and completes
-      compare-and-set   1000 of 1000 operations
-        the first needs   1 attempt, as the top is the same again
-      a lock               0 of 1000 operations
+    one thread stops in push; another pushes and pops, 500 times each
+      compare-and-set   goes on
+        the first needs 1 attempt, as the top is the same again
+      a lock            waits
     one thread stops in pop; another pops a, b and pushes d
       new nodes     popped a b d   left c
       used again    popped a b d   left b c
@@ -47,12 +47,14 @@ Output:
 import argparse
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
+
+from interleaving import Interleaving
 
 try:
     import cereggii  # type: ignore[import-untyped]
@@ -63,8 +65,7 @@ except ModuleNotFoundError:
 T = TypeVar("T")
 
 LIMIT = 10.0  # seconds for what is bound to come
-SHORT_LIMIT = 0.02  # seconds for what cannot come
-OPERATIONS = 1000  # of one thread while another is stopped
+PAIRS = 500  # of a push and a pop of one thread while another is stopped
 
 
 class Cell(Protocol[T]):
@@ -157,12 +158,17 @@ class LockedStack(Generic[T]):
     """A stack with a lock.
 
     Args:
+        new_lock: makes the lock.
         between: called with the lock held. It lets a caller decide who runs meanwhile.
     """
 
-    def __init__(self, between: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        new_lock: Callable[[], AbstractContextManager[object]] = threading.Lock,
+        between: Callable[[], object] = lambda: None,
+    ) -> None:
         self._between = between
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = new_lock()  # guards what follows
         self._items: list[T] = []
 
     def push(self, item: T) -> None:
@@ -194,46 +200,22 @@ class WatchedCell(Generic[T]):
         return success
 
 
-class Stop:
+class Stop(Interleaving):
     """Called, it stops the thread that makes the `nth` call; the others pass.
 
     Attributes:
         calls: how many there were.
-        arrived: set when that thread has come.
-        go_on: set by who lets it go on.
     """
 
     def __init__(self, nth: int) -> None:
-        self.calls = 0  # by one thread at a time: another waits at the stop
-        self.arrived = threading.Event()
-        self.go_on = threading.Event()
+        super().__init__()
+        self.calls = 0  # by one thread at a time: the other waits, or has ended
         self._nth = nth
 
     def __call__(self) -> None:
         self.calls += 1
         if self.calls == self._nth:
-            self.arrived.set()
-            if not self.go_on.wait(LIMIT):
-                raise TimeoutError("nobody let a stopped thread go on")
-
-
-@contextmanager
-def stopped(operation: Callable[[], T], stop: Stop) -> Iterator[Future[T]]:
-    """Do the block while `operation`, in a thread of its own, stands at `stop`.
-
-    After the block it goes on; its end is waited for.
-
-    Raises:
-        TimeoutError: it did not come there within LIMIT seconds.
-    """
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        try:
-            future = pool.submit(operation)
-            if not stop.arrived.wait(LIMIT):
-                raise TimeoutError("a thread did not come where it was to stop")
-            yield future
-        finally:
-            stop.go_on.set()
+            self.stop()
 
 
 def failures_if_overtaken(times: int) -> int:
@@ -254,31 +236,11 @@ def failures_if_overtaken(times: int) -> int:
     return attempts - 1
 
 
-def completed_beside(
-    stack: TreiberStack[int] | LockedStack[int], stop: Stop, limit: float
-) -> int:
-    """Return how many operations one thread completes while a push is stopped.
-
-    Args:
-        limit: seconds to wait for OPERATIONS of them.
-    """
-    completed = 0
-
-    def work() -> None:
-        nonlocal completed
-        for n in range(OPERATIONS // 2):
-            stack.push(n)
-            stack.pop()
-            completed += 2
-
-    with ThreadPoolExecutor(max_workers=1) as another:
-        with stopped(partial(stack.push, -1), stop) as push:
-            done = another.submit(work)
-            wait([done], limit)
-            seen = completed
-        push.result()
-        done.result()
-    return seen
+def push_and_pop(stack: TreiberStack[int] | LockedStack[int]) -> None:
+    """Push and pop, PAIRS times each."""
+    for n in range(PAIRS):
+        stack.push(n)
+        stack.pop()
 
 
 def pop_among_others(kind: type[TreiberStack[Any]]) -> tuple[list[str], list[str]]:
@@ -291,11 +253,14 @@ def pop_among_others(kind: type[TreiberStack[Any]]) -> tuple[list[str], list[str
     stack = kind(partial(WatchedCell, stop))
     for item in ("c", "b", "a"):
         stack.push(item)
-    with stopped(stack.pop, stop) as pop:
-        popped = [stack.pop(), stack.pop()]
+    popped: list[str] = []
+    left: list[str] = []
+
+    def others() -> None:
+        popped.extend([stack.pop(), stack.pop()])
         stack.push("d")
-    popped.append(pop.result())
-    left = []
+
+    stop.run(lambda: popped.append(stack.pop()), others)
     with suppress(IndexError):
         while True:
             left.append(stack.pop())
@@ -325,21 +290,20 @@ def demonstrate(most_overtaken: int) -> None:
         if failures != times:
             raise SystemExit("each push that overtakes was to make one attempt fail")
 
-    print("one thread stops in push; another pushes and pops, and completes")
+    print(f"one thread stops in push; another pushes and pops, {PAIRS} times each")
     stop = Stop(nth=1)
     lock_free: TreiberStack[int] = TreiberStack(partial(WatchedCell, stop))
-    completed = completed_beside(lock_free, stop, LIMIT)
-    print(f"  compare-and-set{completed:7} of {OPERATIONS} operations")
-    if completed != OPERATIONS:
-        raise SystemExit("a thread that is stopped was to hinder nobody")
-    attempts = stop.calls - completed
-    print(f"    the first needs{attempts:4} attempt, as the top is the same again")
-    if attempts != 1 or lock_free.pop() != -1:
+    outcome = stop.run(partial(lock_free.push, -1), partial(push_and_pop, lock_free))
+    attempts = stop.calls - 2 * PAIRS
+    print(f"  compare-and-set   {outcome}")
+    print(f"    the first needs {attempts} attempt, as the top is the same again")
+    if (outcome, attempts, lock_free.pop()) != ("goes on", 1, -1):
         raise SystemExit("the same top again was to be no failure")
     stop = Stop(nth=1)
-    completed = completed_beside(LockedStack(between=stop), stop, SHORT_LIMIT)
-    print(f"  a lock{completed:16} of {OPERATIONS} operations")
-    if completed:
+    locked: LockedStack[int] = LockedStack(stop.lock, between=stop)
+    outcome = stop.run(partial(locked.push, -1), partial(push_and_pop, locked))
+    print(f"  a lock            {outcome}")
+    if outcome != "waits":
         raise SystemExit("the lock was to keep the other out")
 
     print("one thread stops in pop; another pops a, b and pushes d")

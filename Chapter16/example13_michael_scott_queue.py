@@ -63,7 +63,6 @@ from example12_treiber_stack import (
     Stop,
     TreiberStack,
     WatchedCell,
-    stopped,
 )
 
 try:
@@ -193,7 +192,7 @@ def drain(queue: MichaelScottQueue[str]) -> str:
 
 def beside_one_that_stops(
     kind: type[MichaelScottQueue[Any]],
-) -> tuple[str, str, str, str]:
+) -> list[str]:
     """Stop a thread that enqueues a between its two steps, and go on beside it.
 
     Returns:
@@ -202,18 +201,21 @@ def beside_one_that_stops(
     """
     stop = Stop(nth=2)
     queue = kind(partial(WatchedCell, stop))
-    with stopped(partial(queue.enqueue, "a"), stop) as enqueue:
+    seen: list[str] = []
+
+    def go_on() -> None:
         dummy = queue._head.get()
         linked, swung = dummy.next.get() is not None, queue._tail.get() is not dummy
-        state = {(True, False): "linked", (False, True): "swung"}[linked, swung]
-        outcome = "done"
+        seen.append({(True, False): "linked", (False, True): "swung"}[linked, swung])
         try:
             queue.enqueue("b")
+            seen.append("done")
         except StuckError:
-            outcome = "stuck"
-        meanwhile = drain(queue)
-    enqueue.result()
-    return state, outcome, meanwhile, drain(queue)
+            seen.append("stuck")
+        seen.append(drain(queue))
+
+    stop.run(partial(queue.enqueue, "a"), go_on)
+    return [*seen, drain(queue)]
 
 
 class Item:
@@ -312,7 +314,7 @@ def demonstrate() -> None:
     ):
         seen = state, outcome, meanwhile, afterwards = beside_one_that_stops(kind)
         print(f"{kind.__name__:20}{state:9}{outcome:11}{meanwhile:13}{afterwards}")
-        if seen != tuple(expected):
+        if seen != expected:
             raise SystemExit(f"{kind.__name__}: {', '.join(expected)} was to be seen")
     if is_kept_alive_by_the_queue():
         raise SystemExit("the dummy was not to keep its item")

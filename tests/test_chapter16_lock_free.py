@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
+import interleaving
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -342,29 +343,6 @@ def test_nodes_are_never_changed() -> None:
     assert all(node.item == item and node.below is below for node, item, below in seen)
 
 
-def test_one_that_is_stopped_hinders_nobody_but_with_a_lock_everybody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(stacks, "OPERATIONS", 20)
-    stop = stacks.Stop(1)
-    stack: Any = stacks.TreiberStack(partial(stacks.WatchedCell, stop))
-    with no_thread_is_left():
-        assert stacks.completed_beside(stack, stop, LIMIT) == 20
-    assert stack.pop() == -1
-    stop = stacks.Stop(1)
-    stack = stacks.LockedStack(stop)
-    with no_thread_is_left():
-        assert stacks.completed_beside(stack, stop, 0.01) == 0
-    assert stack.pop() == -1
-
-
-def test_a_node_that_is_used_again_lets_an_item_be_popped_twice() -> None:
-    new = stacks.pop_among_others(stacks.TreiberStack)
-    assert new == (["a", "b", "d"], ["c"])
-    again = stacks.pop_among_others(stacks.RecyclingStack)
-    assert again == (["a", "b", "d"], ["b", "c"])
-
-
 @settings(max_examples=30)
 @given(operations)
 def test_one_thread_alone_may_use_nodes_again(names: list[str]) -> None:
@@ -384,47 +362,19 @@ def test_the_locked_stack_is_a_stack() -> None:
 
 def test_only_the_nth_call_stops() -> None:
     stop = stacks.Stop(2)
+    seen = []
 
-    def come() -> None:
+    def come_twice() -> None:
+        for _ in range(2):
+            stop()
+
+    def pass_by() -> None:
+        seen.append(stop.calls)
         stop()
-        assert not stop.arrived.is_set()
-        stop()
 
-    with no_thread_is_left(), stacks.stopped(come, stop) as future:
-        stop()
-        assert not future.done()
-    assert future.result(LIMIT) is None
-    assert stop.calls == 3
-
-
-def test_a_stopped_thread_does_not_wait_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(stacks, "LIMIT", 0.01)
-    with pytest.raises(TimeoutError, match="nobody let"):
-        stacks.Stop(1)()
-
-
-def test_one_that_does_not_come_to_the_stop_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(stacks, "LIMIT", 0.01)
-    with (
-        no_thread_is_left(),
-        pytest.raises(TimeoutError, match="did not come"),
-        stacks.stopped(lambda: None, stacks.Stop(1)),
-    ):
-        raise AssertionError("it was not there")
-
-
-def test_an_exception_beside_a_stopped_thread_lets_that_go_on() -> None:
-    stop = stacks.Stop(1)
-    with (
-        no_thread_is_left(),
-        pytest.raises(KeyboardInterrupt),
-        stacks.stopped(stop, stop),
-    ):
-        raise KeyboardInterrupt
+    with no_thread_is_left():
+        assert stop.run(come_twice, pass_by) == "goes on"
+    assert (seen, stop.calls) == ([2], 3)
 
 
 @pytest.mark.parametrize("number", ["0", "1001", "many"])
@@ -491,31 +441,13 @@ def test_a_stack_that_does_otherwise_is_told(
 
 def test_a_lock_in_disguise_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks, "failures_if_overtaken", lambda times: times)
-    monkeypatch.setattr(stacks, "LIMIT", 0.05)
+    monkeypatch.setattr(interleaving, "LIMIT", 0.05)
     monkeypatch.setattr(stacks, "TreiberStack", PatientStack)
-    with (
-        no_thread_is_left(),
-        pytest.raises(SystemExit, match=r"hinder nobody|nobody let a stopped"),
-    ):
+    with no_thread_is_left(), pytest.raises(SystemExit, match="nor waits"):
         run_main(stacks, monkeypatch)
 
 
 # -- example13
-
-
-@pytest.mark.parametrize(
-    ("kind", "seen"),
-    [
-        (queues.MichaelScottQueue, ("linked", "done", "a, b, empty", "empty")),
-        (queues.UnhelpfulQueue, ("linked", "stuck", "stuck", "a, empty")),
-        (queues.TailFirstQueue, ("swung", "done", "empty", "a, b, empty")),
-    ],
-)
-def test_what_others_do_beside_one_that_stops(
-    kind: type[queues.MichaelScottQueue[Any]], seen: tuple[str, ...]
-) -> None:
-    with no_thread_is_left():
-        assert queues.beside_one_that_stops(kind) == seen
 
 
 def test_who_dequeues_helps_as_well() -> None:
@@ -523,11 +455,14 @@ def test_who_dequeues_helps_as_well() -> None:
     queue: queues.MichaelScottQueue[str] = queues.MichaelScottQueue(
         partial(stacks.WatchedCell, stop)
     )
-    with stacks.stopped(partial(queue.enqueue, "a"), stop) as enqueue:
-        dummy = queue._tail.get()
+    dummy = queue._tail.get()
+
+    def dequeue() -> None:
+        assert queue._tail.get() is dummy
         assert queue.dequeue() == "a"
         assert queue._tail.get() is queue._head.get() is dummy.next.get()
-    enqueue.result(LIMIT)
+
+    assert stop.run(partial(queue.enqueue, "a"), dequeue) == "goes on"
     assert queue._tail.get() is queue._head.get() is dummy.next.get()
 
 
