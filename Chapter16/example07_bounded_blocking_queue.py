@@ -29,10 +29,6 @@ Output:
                    BlockingQueue passes it on: the getter has the item
     shutdown       wakes 3 getters and 3 putters; an item inside can be got
       immediate    wakes them as well, and join(); no item is left
-    5,000 items from one thread to another
-      BlockingQueue    219,047 /s
-      Queue            252,009 /s
-      SimpleQueue    3,076,359 /s
     look again, wake the right kind, and pass on a wake-up that you cannot use
 """
 
@@ -49,8 +45,6 @@ from typing import Any, Generic, TypeVar
 LIMIT = 10.0  # seconds for what is bound to come
 PATIENCE = 0.02  # seconds to wait for what does not come
 MOST_THREADS = 7  # that the demonstration needs at once
-N_ITEMS = 5000  # sent to measure how fast a queue is
-ROUNDS = 3  # of which the fastest counts: other programs can only make one slower
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -438,33 +432,6 @@ def shut_down(immediate: bool) -> tuple[Counter[str], list[str]]:
     return raised, left
 
 
-def throughput(q: Any) -> float:
-    """Return how many items a second an unbounded queue takes to another thread.
-
-    Raises:
-        RuntimeError: another number of items has come than was put.
-    """
-
-    def put_all() -> None:
-        for item in range(N_ITEMS):
-            q.put(item)
-
-    def count() -> int:
-        return sum(1 for _ in iter(q.get, None))
-
-    began = time.perf_counter()
-    with ThreadPoolExecutor(MOST_THREADS) as pool:
-        try:
-            counter = pool.submit(count)
-            pool.submit(put_all).result()
-        finally:
-            q.put(None)
-        n_counted = counter.result()
-    if n_counted != N_ITEMS:
-        raise RuntimeError(f"{n_counted} items of {N_ITEMS} have come")
-    return N_ITEMS / (time.perf_counter() - began)
-
-
 def check(what: str, seen: object, expected: object) -> None:
     """End the program if something else was seen than expected."""
     if seen != expected:
@@ -499,12 +466,6 @@ def demonstrate() -> None:
     check("shutdown", shut_down(immediate=True), (sixfold, []))
     print("shutdown       wakes 3 getters and 3 putters; an item inside can be got")
     print("  immediate    wakes them as well, and join(); no item is left")
-
-    print(f"{N_ITEMS:,} items from one thread to another")
-    kinds: tuple[type[Any], ...] = (BlockingQueue, queue.Queue, queue.SimpleQueue)
-    for kind in kinds:
-        rate = max(throughput(kind()) for _ in range(ROUNDS))
-        print(f"  {kind.__name__:13}{rate:11,.0f} /s")
 
 
 def main() -> None:

@@ -34,9 +34,6 @@ Output:
       to put "a"                goes on    put
       to discard "a"            goes on    none
     a, b, a, c in a cache of 2: in the end a, c
-    hits                        1 thread        4 threads
-      functools.lru_cache    2,817,793 /s     1,145,832 /s
-      LRUCache                 242,882 /s       213,296 /s
     one lock, not held while loading, and one load for all who ask at once
 """
 
@@ -50,7 +47,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Generic, NamedTuple, NoReturn, TypeVar
 
-from example09_striped_hash_map import calls_per_second, in_range
+from example09_striped_hash_map import in_range
 from interleaving import Interleaving
 
 K = TypeVar("K", bound=Hashable)
@@ -58,7 +55,6 @@ V = TypeVar("V")
 D = TypeVar("D")
 
 LIMIT = 10.0  # seconds that threads may wait for each other
-CAPACITY = 64  # of the caches whose throughput is measured
 
 
 class CacheInfo(NamedTuple):
@@ -322,23 +318,6 @@ def during_a_load(act: Callable[[Cache], object]) -> tuple[str, str]:
     return outcome, cache.get("a", "none")
 
 
-def show_hits(n_threads: int) -> None:
-    """Measure and print how many values a second threads find, each always the same."""
-
-    def load(key: int) -> int:
-        return key
-
-    cache: LRUCache[int, int] = LRUCache(CAPACITY)
-    calls: dict[str, Callable[[int], object]] = {
-        "functools.lru_cache": functools.lru_cache(CAPACITY)(load),
-        "LRUCache": lambda key: cache.get_or_load(key, load),
-    }
-    print(f"hits                        1 thread  {n_threads:7} threads")
-    for name, call in calls.items():
-        one, many = (calls_per_second(call, threads) for threads in (1, n_threads))
-        print(f"  {name:20} {one:11,.0f} /s  {many:12,.0f} /s")
-
-
 def demonstrate(n_threads: int) -> None:
     """Check each claim, and print it."""
     print(f"{n_threads:3} threads ask for one value  loads  what they get")
@@ -384,7 +363,6 @@ def demonstrate(n_threads: int) -> None:
     if (cache.keys(), cache.info()) != (["a", "c"], CacheInfo(1, 3, 3, 1, 2)):
         raise SystemExit("b was to go, which was used least recently")
 
-    show_hits(n_threads)
     print("one lock, not held while loading, and one load for all who ask at once")
 
 

@@ -17,8 +17,9 @@ and Python keeps the node as long as somebody refers to it. In C it might be fre
 used for something else; this takes hazard pointers, or RCU.
 
 Short walks are over before finer locking pays for what it costs: more locks, or a
-second walk. And an array under one lock is several times as fast as any of the three:
-in your own program use `bisect`, or SortedSet of sortedcontainers.
+second walk. And an array under one lock, SortedArray, is several times as fast as any
+of the three (example17): in your own program use `bisect`, or SortedSet of the package
+sortedcontainers.
 
 M. Herlihy and N. Shavit, "The Art of Multiprocessor Programming", chapter 9. Its next
 step is the lazy list, in which contains takes no lock. Lock coupling: R. Bayer and
@@ -35,24 +36,16 @@ Output:
       HandOverHandList  waits      10 25 30          0
       OptimisticList    goes on    10 25 30          1
       UnvalidatedList   goes on    10 30             0
-    operations            1 thread      2 threads      4 threads
-      CoarseList            62,034 /s      25,549 /s      61,743 /s
-      HandOverHandList      46,435 /s      42,848 /s      31,090 /s
-      OptimisticList        40,937 /s      33,556 /s      27,365 /s
-      SortedArray          220,079 /s     217,721 /s     253,312 /s
     without validation 25 is lost; with it, who comes too late begins anew
 """
 
 import bisect
-import random
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from itertools import cycle
 from typing import Any, Generic, Protocol, TypeVar
 
-from example09_striped_hash_map import calls_per_second
 from interleaving import Interleaving
 
 
@@ -63,8 +56,6 @@ class Comparable(Protocol):
 
 
 K = TypeVar("K", bound=Comparable)
-
-KEYS = 64  # different ones in the lists whose throughput is measured
 
 
 class Lock(Protocol):
@@ -322,26 +313,6 @@ def removed_before_locked(kind: Kind) -> tuple[str, SortedList[int]]:
     return outcome, numbers
 
 
-def operations_per_second(
-    numbers: SortedList[int] | SortedArray[int], n_threads: int
-) -> float:
-    """Measure a mixture: half of it contains, a quarter add, and a quarter remove."""
-    methods = [numbers.contains, numbers.contains, numbers.add, numbers.remove]
-    keys = random.Random(1)
-    plans = [
-        cycle([(method, keys.randrange(KEYS)) for _ in range(64) for method in methods])
-        for _ in range(n_threads)
-    ]
-    for key in range(0, KEYS, 2):
-        numbers.add(key)
-
-    def call(me: int) -> None:
-        method, key = next(plans[me])
-        method(key)
-
-    return calls_per_second(call, n_threads)
-
-
 def demonstrate() -> None:
     """Check each claim, and print it."""
     print(
@@ -380,12 +351,6 @@ def demonstrate() -> None:
                 f"{kind.__name__}: only validation was to begin anew, once"
             )
 
-    threads = (1, 2, 4)
-    print("operations            1 thread      2 threads      4 threads")
-    kinds = (CoarseList, HandOverHandList, OptimisticList, SortedArray)
-    for make in kinds:
-        rates = [operations_per_second(make(), n) for n in threads]
-        print(f"  {make.__name__:16}" + "".join(f"{rate:12,.0f} /s" for rate in rates))
     print("without validation 25 is lost; with it, who comes too late begins anew")
 
 

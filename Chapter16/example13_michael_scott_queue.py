@@ -22,9 +22,9 @@ does not happen, see example12.)
 
 What this gives is progress, whoever stops, and not speed. Each item needs two objects
 more, a node and the AtomicRef in it; and where a lock would have a thread wait, work is
-done again. It is no faster than a list with a lock; queues in C are several times
-faster, as each operation is one call. Use queue.SimpleQueue, which can wait for items
-as well, or the append and popleft of a collections.deque.
+done again. Queues in C are several times faster (example17), as each operation is one
+call. Use queue.SimpleQueue, which can wait for items as well, or the append and popleft
+of a collections.deque.
 
 M. M. Michael and M. L. Scott, "Simple, fast, and practical non-blocking and blocking
 concurrent queue algorithms", PODC 1996.
@@ -37,33 +37,18 @@ Output:
     TailFirstQueue      swung    done       empty        a, b, empty
     the dummy does not keep the last item that was dequeued alive
     8 threads, 1000 items: each once, those of each producer in order
-    items put and taken        1 thread     2 threads     4 threads
-      MichaelScottQueue      337,591 /s    677,450 /s    242,913 /s
-      TreiberStack           718,004 /s    268,794 /s    869,714 /s
-      a list and a lock      608,280 /s    385,804 /s    610,741 /s
-      queue.SimpleQueue    6,220,443 /s  7,388,321 /s  5,997,537 /s
-      collections.deque    9,495,324 /s  9,185,235 /s  7,329,390 /s
     nobody waits for a thread that has stopped: others do its second step
 """
 
 import threading
-import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from example12_treiber_stack import (
-    Cell,
-    LockedStack,
-    Stop,
-    TreiberStack,
-    WatchedCell,
-)
+from example12_treiber_stack import Cell, Stop, WatchedCell
 
 try:
     import cereggii  # type: ignore[import-untyped]
@@ -76,8 +61,6 @@ T = TypeVar("T")
 LIMIT = 10.0  # seconds for what is bound to come
 TRIES = 1000  # after which who needs help gives up
 PRODUCERS, CONSUMERS, ITEMS = 4, 4, 250  # so many items of each producer
-PAIRS = 8_000  # of put and take, shared by the threads of a measurement
-ROUNDS = 3  # of each measurement; the fastest counts, others were disturbed
 
 
 @dataclass(slots=True, eq=False)
@@ -276,33 +259,6 @@ def all_once_and_in_order(received: list[list[tuple[int, int]]]) -> bool:
     return sorted(item for one in received for item in one) == everything
 
 
-def pairs_per_second(
-    put: Callable[[int], object], take: Callable[[], object], n_threads: int
-) -> float:
-    """Return how many items all threads together put and take in a second."""
-    began: list[float] = []  # before any of them goes on
-    start = threading.Barrier(
-        n_threads, lambda: began.append(time.perf_counter()), LIMIT
-    )
-
-    def work() -> None:
-        start.wait()
-        for n in range(PAIRS // n_threads):
-            put(n)
-            take()  # never in vain: each has put one more than it has taken
-
-    with ThreadPoolExecutor(n_threads) as pool:
-        try:
-            futures = [pool.submit(work) for _ in range(n_threads)]
-            wait(futures)
-            ended = time.perf_counter()
-        finally:  # after Ctrl-C, perhaps before all have started
-            start.abort()
-    for future in futures:
-        future.result()
-    return PAIRS / (ended - began[0])
-
-
 def demonstrate() -> None:
     """Check each claim, and print it."""
     print(f"{'':20}a stops  meanwhile               afterwards")
@@ -325,25 +281,6 @@ def demonstrate() -> None:
         f"{PRODUCERS + CONSUMERS} threads, {PRODUCERS * ITEMS} items: each once, those "
         "of each producer in order"
     )
-
-    print(f"items put and taken  {'1 thread':>14}{'2 threads':>14}{'4 threads':>14}")
-    queue: MichaelScottQueue[int] = MichaelScottQueue()
-    stack: TreiberStack[int] = TreiberStack()
-    locked: LockedStack[int] = LockedStack()
-    simple: SimpleQueue[int] = SimpleQueue()
-    plain: deque[int] = deque()
-    for name, put, take in (
-        ("MichaelScottQueue", queue.enqueue, queue.dequeue),
-        ("TreiberStack", stack.push, stack.pop),
-        ("a list and a lock", locked.push, locked.pop),
-        ("queue.SimpleQueue", simple.put, simple.get_nowait),
-        ("collections.deque", plain.append, plain.popleft),
-    ):
-        rates = [
-            max(pairs_per_second(put, take, n_threads) for _ in range(ROUNDS))
-            for n_threads in (1, 2, 4)
-        ]
-        print(f"  {name:18} ", *(f"{rate:10,.0f} /s" for rate in rates))
 
 
 def main() -> None:

@@ -23,7 +23,41 @@ Try:  --rounds 10
 Try:  --plot throughput.png
 
 Output:
-    to be recorded
+    Python 3.11.7, GIL on, 2 cores
+    calls a second with          1 thr.         2 thr.         4 thr.         8 thr.
+    increment
+      LockedCounter        1,774,897 /s   2,222,571 /s   2,885,270 /s   1,849,344 /s
+      ApproximateCounter   3,049,843 /s   2,254,064 /s   2,872,150 /s   1,022,888 /s
+      itertools.count     12,537,332 /s   8,890,693 /s  10,586,252 /s   8,438,083 /s
+    read under a lock
+      ReadersWriterLock      140,123 /s     142,439 /s     142,576 /s     118,058 /s
+      threading.Lock       3,004,461 /s   1,130,343 /s   1,400,923 /s   1,853,454 /s
+    add 1 in a map
+      StripedMap             172,182 /s     102,129 /s      73,831 /s     130,304 /s
+      dict, lock           1,989,620 /s   1,467,106 /s   1,050,805 /s   1,968,022 /s
+    look up in a network
+      Network, copied      4,034,509 /s   2,487,483 /s   4,423,290 /s   2,768,239 /s
+      dicts, lock          1,667,787 /s   1,322,182 /s   1,646,806 /s   1,336,096 /s
+    hit in a cache
+      LRUCache               986,975 /s     737,669 /s     905,347 /s     749,928 /s
+      lru_cache            8,171,288 /s   8,327,481 /s   7,527,250 /s   3,327,813 /s
+    add to a sorted set, and remove
+      CoarseList             110,242 /s      22,926 /s      37,014 /s      51,018 /s
+      HandOverHandList       199,245 /s      75,140 /s      45,827 /s      56,669 /s
+      OptimisticList         153,711 /s      80,773 /s      66,895 /s      48,091 /s
+      list, bisect, lock     614,184 /s     662,976 /s     639,957 /s     646,973 /s
+    push and pop
+      TreiberStack           410,294 /s   1,384,658 /s     441,027 /s     368,302 /s
+      list                 5,309,572 /s   3,247,016 /s   5,114,669 /s   4,707,852 /s
+    put and get
+      BlockingQueue          125,179 /s     216,679 /s     224,240 /s     215,032 /s
+      MichaelScottQueue      422,907 /s     531,572 /s     541,094 /s     546,355 /s
+      queue.Queue            265,114 /s     192,989 /s     204,228 /s     175,988 /s
+      queue.SimpleQueue    3,550,671 /s   4,431,698 /s   3,908,627 /s   4,336,863 /s
+    put or get, in pairs
+      RingBuffer           1,317,667 /s   1,217,225 /s   1,222,466 /s     979,548 /s
+      queue.SimpleQueue    3,468,598 /s   4,883,698 /s   2,883,021 /s   4,834,682 /s
+    8 threads, ours beside the standard library's: 0.06x to 2.07x as fast
 """
 
 import argparse
@@ -195,12 +229,13 @@ def a_queue(kind: Callable[[], Any], n: int) -> list[Call]:
 
 
 def in_pairs(kind: Callable[[], Any], n: int) -> list[Call]:
+    over = threading.Event()  # which it never is: each gets as often as it puts
     calls: list[Call] = []
     for _ in range(max(1, n // 2)):
         items = kind()
         calls += [
-            partial(until_done, partial(items.put_nowait, 1), queue.Full),
-            partial(until_done, items.get_nowait, queue.Empty),
+            partial(until_done, partial(items.put_nowait, 1), over),
+            partial(until_done, items.get_nowait, over),
         ]
     if n == 1:
         turns = itertools.cycle(calls)

@@ -530,37 +530,6 @@ def test_a_queue_that_loses_items_does_not_let_consumers_wait() -> None:
         queues.pass_items(LossyQueue())
 
 
-def test_a_measurement_ends_with_all_items_taken() -> None:
-    queue: queues.MichaelScottQueue[int] = queues.MichaelScottQueue()
-    with no_thread_is_left():
-        assert queues.pairs_per_second(queue.enqueue, queue.dequeue, 2) > 0
-    with pytest.raises(IndexError):
-        queue.dequeue()
-
-
-def test_a_measurement_begins_before_any_thread_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class LateBarrier(threading.Barrier):
-        """Lets the main thread go on late."""
-
-        def wait(self, timeout: float | None = None) -> int:
-            index = super().wait(timeout)
-            if threading.current_thread() is threading.main_thread():
-                time.sleep(0.2)
-            return index
-
-    monkeypatch.setattr(threading, "Barrier", LateBarrier)
-    monkeypatch.setattr(queues, "PAIRS", 5)
-    rate = queues.pairs_per_second(lambda _: time.sleep(0.02), lambda: None, 1)
-    assert rate < 100
-
-
-def test_what_fails_in_a_measurement_is_raised() -> None:
-    with no_thread_is_left(), pytest.raises(IndexError):
-        queues.pairs_per_second(lambda _: None, [].pop, 3)
-
-
 @pytest.mark.parametrize(
     ("name", "instead", "complaint"),
     [

@@ -838,7 +838,6 @@ def test_a_cache_that_does_otherwise_is_told(
     monkeypatch: pytest.MonkeyPatch, instead: Any, told: str
 ) -> None:
     monkeypatch.setattr(caches, "LIMIT", 0.2)
-    monkeypatch.setattr(maps, "DURATION", 0.001)
     monkeypatch.setattr(caches, "LRUCache", instead)
     with no_thread_is_left(), pytest.raises(SystemExit, match=told):
         run_main(caches, monkeypatch)
@@ -1086,7 +1085,6 @@ class HeldThroughout(lists.HandOverHandList[int]):
 def test_a_list_that_does_otherwise_is_told(
     monkeypatch: pytest.MonkeyPatch, name: str, instead: Any, told: str
 ) -> None:
-    monkeypatch.setattr(maps, "DURATION", 0.001)
     monkeypatch.setattr(lists, name, instead)
     with no_thread_is_left(), pytest.raises(SystemExit, match=told):
         run_main(lists, monkeypatch)
