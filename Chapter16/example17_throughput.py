@@ -303,10 +303,14 @@ def measure(makes: Mapping[str, Make], rounds: int) -> Rates:
 
 @contextmanager
 def switch_interval(seconds: float) -> Iterator[None]:
-    """Let threads ask for the GIL after so many seconds, for the length of a block."""
+    """Let threads wait so long for the GIL, during the block, before they ask for it.
+
+    Raises:
+        ValueError: `seconds` is not positive.
+    """
     before = sys.getswitchinterval()
-    sys.setswitchinterval(seconds)
     try:
+        sys.setswitchinterval(seconds)
         yield
     finally:
         sys.setswitchinterval(before)
