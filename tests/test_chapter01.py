@@ -579,17 +579,3 @@ def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(argparse.ArgumentTypeError, match="cannot be written"):
         models.picture(str(folder))
-
-
-def test_pictures_are_drawn(tmp_path: Path) -> None:
-    seconds = dict.fromkeys(models.MODELS, 0.5) | {"processes": 0.2}
-    models.plot(
-        {"parse": seconds}, {"parse": "processes"}, "a machine", tmp_path / "models.png"
-    )
-    runs = {
-        "one": [Trace(0, 1, 1, ((0, 1),)), Trace(1, 2, 1, ((1, 2),))],
-        "two": [Trace(0, 1, 0)],
-    }
-    traces.plot(runs, "a machine", tmp_path / "traces.svg")
-    assert (tmp_path / "models.png").read_bytes().startswith(b"\x89PNG")
-    assert b"<svg" in (tmp_path / "traces.svg").read_bytes()

@@ -18,7 +18,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from functools import partial
 from itertools import count, pairwise, zip_longest
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -1879,11 +1878,6 @@ def test_threads_that_do_not_come_are_noticed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(timelines, "work", lambda *_: None)
     with pytest.raises(TimeoutError, match="not all at work"):
         timelines.record(2, 1)
-
-
-def test_a_timeline_is_drawn(tmp_path: Path) -> None:
-    timelines.plot(timelines.record(2, 1), tmp_path / "timeline.png")
-    assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
 # -- what examples 9 to 16 have in common

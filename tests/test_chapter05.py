@@ -1708,12 +1708,6 @@ def test_site_that_fails_stops_the_measurement(site: Site) -> None:
         throughput.measure(f"{site.url}/status/500", 4)
 
 
-def test_throughput_is_drawn(tmp_path: Path) -> None:
-    loads = [throughput.Load(n, 50.0 * n, 0.02) for n in (1, 2, 4)]
-    throughput.plot(loads, 0.02, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-
-
 # -- what all of them have
 
 

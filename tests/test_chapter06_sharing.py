@@ -492,17 +492,6 @@ def test_pools_differ_as_the_table_says(start_method: str) -> None:
         assert did == ([1.0, error], "BrokenProcessPool", True)
 
 
-def test_throughput_is_drawn(tmp_path: Path) -> None:
-    rates = {1: 10.0, 5: 40.0, 10: 20.0}
-    throughput = chunks.Throughput(
-        30.0,
-        {chunks.POOL: rates, chunks.EXECUTOR: rates},
-        {chunks.POOL: 5, chunks.EXECUTOR: 1},
-    )
-    chunks.plot(throughput, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-
-
 # -- example14: queues
 
 
