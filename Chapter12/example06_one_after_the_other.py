@@ -15,7 +15,7 @@ Book: Chapter 12, example6.
 Try:  --meals 100
 
 Output:
-    5 philosophers, 200 meals, GIL on
+    5 philosophers, 200 meals, GIL <gil>
     meals      threads with locks    one thread
     compute               0.136 s       0.112 s  1.22x as fast
     wait                  0.114 s       0.129 s  0.88x as fast

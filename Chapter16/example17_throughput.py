@@ -23,7 +23,7 @@ Try:  --rounds 10
 Try:  --plot throughput.png
 
 Output:
-    Python 3.11.7, GIL on, 2 cores
+    Python <version>, GIL <gil>, <cores> cores
     calls a second with          1 thr.         2 thr.         4 thr.         8 thr.
     increment
       LockedCounter        1,635,035 /s   1,554,112 /s   1,628,509 /s   1,545,389 /s
