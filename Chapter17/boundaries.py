@@ -30,8 +30,8 @@ Output:
 import dis
 import gc
 import sys
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -73,7 +73,8 @@ class Boundary(NamedTuple):
 def compiled(text: str, known: Mapping[str, object] | None = None) -> Action[Names]:
     """Return a function that does a line of Python, given the names that are shared.
 
-    It returns the line's value if that is an expression.
+    It returns the line's value if that is an expression. Functions and comprehensions
+    within the line need not see the names that are shared.
 
     Args:
         known: names that the line may use, but does not share.
@@ -119,10 +120,9 @@ def at_boundaries(call: Callable[[], T], visit: Callable[[str, bool], object]) -
 def attempt(call: Callable[[], object]) -> str:
     """Return as text what `call` returns, or the exception that it raises."""
     try:
-        result = call()
+        return repr(call())
     except Exception as error:
-        result = error
-    return repr(result)
+        return repr(error)
 
 
 def stop_at(
@@ -134,7 +134,7 @@ def stop_at(
         None if the line has fewer instructions.
     """
     stops: list[tuple[str, bool]] = []
-    theirs = ""
+    theirs: str | None = None
 
     def visit(instruction: str, within: bool) -> None:
         nonlocal theirs
@@ -145,7 +145,7 @@ def stop_at(
     mine = attempt(partial(at_boundaries, partial(line, shared), visit))
     if len(stops) <= n:
         return None
-    if not theirs:  # what let_in has raised went through the line
+    if theirs is None:  # what let_in has raised went through the line
         raise TimeoutError(f"the other thread is stuck, with this before {stops[n][0]}")
     return Boundary(*stops[n], Outcome(mine, theirs, repr(shared)))
 
@@ -162,7 +162,8 @@ def interleave_at_every_boundary(
 
     Raises:
         TimeoutError: the other thread did not end within LIMIT seconds. Perhaps it
-            waits for a lock that the stopped one holds.
+            waits for a lock that the stopped one holds. If that is not released when
+            the line is given up, the other thread is left behind.
     """
     entrances: SimpleQueue[tuple[S] | None] = SimpleQueue()
     answers: SimpleQueue[str] = SimpleQueue()
@@ -176,13 +177,16 @@ def interleave_at_every_boundary(
         return answers.get(timeout=LIMIT)
 
     boundaries: list[Boundary] = []
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            pool.submit(serve)
-            while boundary := stop_at(len(boundaries), line, setup(), let_in):
-                boundaries.append(boundary)
-        finally:  # also after Ctrl-C
-            entrances.put(None)
+    # A daemon, for it may wait for ever.
+    thread = threading.Thread(target=serve, daemon=True)
+    try:
+        thread.start()
+        while boundary := stop_at(len(boundaries), line, setup(), let_in):
+            boundaries.append(boundary)
+    finally:
+        entrances.put(None)
+        if thread.is_alive():  # not if Ctrl-C came while it started
+            thread.join(LIMIT)
     return boundaries
 
 
@@ -202,7 +206,10 @@ def serial_outcomes(
 
 
 def changed_by(line: Action[S], setup: Callable[[], S]) -> list[str]:
-    """Return the names of the line's instructions that change what is shared."""
+    """Return the names of the line's instructions that change what is shared.
+
+    The line may raise an exception.
+    """
     shared = setup()
     states: list[tuple[str, str]] = []
 
@@ -210,7 +217,7 @@ def changed_by(line: Action[S], setup: Callable[[], S]) -> list[str]:
         if not within:
             states.append((instruction, repr(shared)))
 
-    at_boundaries(partial(line, shared), look)
+    attempt(partial(at_boundaries, partial(line, shared), look))
     states.append(("", repr(shared)))
     return [name for (name, old), (_, new) in pairwise(states) if old != new]
 

@@ -164,6 +164,48 @@ def test_who_waits_for_the_stopped_thread_is_told(
         interleave_at_every_boundary(hold, hold, threading.Lock)
 
 
+def test_who_waits_for_ever_is_told_and_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tool, "LIMIT", 0.1)
+    locks: list[threading.Lock] = []
+
+    def setup() -> Names:
+        locks.append(threading.Lock())
+        return {"lock": locks[-1]}
+
+    line = compiled("lock.acquire(); lock.release()")
+    before = set(threading.enumerate())
+    with pytest.raises(TimeoutError, match="thread is stuck"):
+        interleave_at_every_boundary(line, line, setup)
+    for lock in locks:
+        if lock.locked():
+            lock.release()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
+
+class Told:
+    """Has the repr that it is told to have, or none."""
+
+    def __init__(self, text: Any) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("text", ["", None])
+def test_a_result_without_a_text_is_not_a_thread_that_waits(
+    monkeypatch: pytest.MonkeyPatch, text: Any
+) -> None:
+    monkeypatch.setattr(tool, "LIMIT", 1.0)  # that is waited for only if it fails
+    found = interleave_at_every_boundary(compiled("n"), lambda _: Told(text), dict)
+    theirs = {one.outcome.theirs.partition("(")[0] for one in found}
+    assert theirs == {"" if text == "" else "TypeError"}
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_an_interruption_ends_the_other_thread(n: int) -> None:
     calls = 0
@@ -182,7 +224,13 @@ def test_an_interruption_ends_the_other_thread(n: int) -> None:
 
 @pytest.mark.parametrize(
     ("line", "changing"),
-    [("n", []), ("n = 0", []), ("n = m = 1", ["STORE_NAME"] * 2), ("f()", ["CALL"])],
+    [
+        ("n", []),
+        ("n = 0", []),
+        ("n = m = 1", ["STORE_NAME"] * 2),
+        ("f()", ["CALL"]),
+        ("n = 1; m = 1 / 0", ["STORE_NAME"]),
+    ],
 )
 def test_changes_are_laid_to_the_instruction_that_makes_them(
     line: str, changing: list[str]
