@@ -45,14 +45,6 @@ INCREMENTS = 100_000  # that each of two threads makes, left to themselves
 Make = Callable[[int], Names]  # what is shared, given n
 
 
-def plain(n: int) -> Names:
-    return {"n": n}
-
-
-def attribute(n: int) -> Names:
-    return {"x": SimpleNamespace(n=n)}
-
-
 def read_and_write(line: str) -> tuple[str, str]:
     """Return the names of the instructions that read and write n in a line.
 
@@ -107,9 +99,9 @@ def gil_state() -> str:
 def main() -> None:
     print(f"Python {platform.python_version()}, GIL {gil_state()}")
     lines: dict[str, Make] = {
-        "n += 1": plain,
-        "n = n + 1": plain,
-        "x.n += 1": attribute,
+        "n += 1": lambda n: {"n": n},
+        "n = n + 1": lambda n: {"n": n},
+        "x.n += 1": lambda n: {"x": SimpleNamespace(n=n)},
     }
     columns = []
     for line, make in lines.items():

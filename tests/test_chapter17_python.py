@@ -306,7 +306,8 @@ def test_ends_are_told_apart_by_read_and_write() -> None:
         stop("WRITE", 2),
         stop("C", 0),
     ]
-    assert increment.ends(found, "READ", "WRITE", increment.plain) == [{0, 1}, {2}, {0}]
+    ends = increment.ends(found, "READ", "WRITE", lambda n: {"n": n})
+    assert ends == [{0, 1}, {2}, {0}]
 
 
 def test_with_a_gil_nothing_is_lost_by_itself() -> None:
