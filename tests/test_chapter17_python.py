@@ -5,8 +5,10 @@ import gc
 import itertools
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import boundaries as tool
@@ -442,16 +444,22 @@ def test_no_thread_begins_a_round_before_the_other_does(
 def test_nobody_waits_for_the_other_when_the_time_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(table, "TIME", 0)
     over = threading.Event()
+    now = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0], sleep=time.sleep)
+    monkeypatch.setattr(table, "time", clock)
+
+    def stay(n: int) -> bool:
+        now[0] = 2 * table.TIME  # not before both have begun
+        return over.wait(LIMIT)
 
     def tell(n: int) -> None:
         if n == 1:
             over.set()
 
     with no_thread_is_left():
-        outcomes = table.at_once(lambda n: over.wait(LIMIT), tell, numbered(), 2)
-    assert outcomes[0].mine == "True"
+        outcomes = table.at_once(stay, tell, numbered(), 2)
+    assert [one.mine for one in outcomes] == ["True", "True"]
 
 
 ROW = table.Row("L.sort()", "len(L)", "L = [1]", table.SERIAL)
