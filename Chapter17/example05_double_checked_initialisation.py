@@ -97,8 +97,8 @@ class Lazy(Generic[T]):
                 return self._thing
             if self._is_being_made:
                 raise RuntimeError("to make it, it is asked for")
-            self._is_being_made = True
             try:
+                self._is_being_made = True
                 thing = self._make()
             finally:
                 self._is_being_made = False

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import itertools
 import multiprocessing
 import os
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import example04_safe_publication as publication
 import example05_double_checked_initialisation as lazies
 import pytest
+from boundaries import at_boundaries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process import no_thread_is_left, run_main
@@ -307,6 +309,28 @@ def test_what_asks_for_itself_is_refused_and_not_spoiled() -> None:
     with pytest.raises(RuntimeError, match="asked for"):
         lazy.get()
     assert lazy.get() == "made"
+
+
+def test_an_interruption_before_it_is_made_leaves_nothing_behind() -> None:
+    def is_interrupted(n: int) -> bool:
+        """Interrupt instruction n of those before it is made, if there are so many."""
+        made: list[int] = []
+        numbers = itertools.count()
+
+        def interrupt(instruction: str, within: bool) -> None:
+            if next(numbers) == n and not made:
+                raise KeyboardInterrupt
+
+        lazy = lazies.Lazy(partial(made.append, 7))
+        try:
+            at_boundaries(lazy.get, interrupt)
+        except KeyboardInterrupt:
+            lazy.get()
+            assert made == [7]
+            return True
+        return False
+
+    assert len(list(itertools.takewhile(is_interrupted, itertools.count()))) > 20
 
 
 @pytest.mark.parametrize("threads", ["1", "101", "many"])
