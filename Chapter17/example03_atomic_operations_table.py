@@ -7,10 +7,11 @@ they share, when the line has read something, or within it, if that runs Python 
 (L is a list, d a dict, q a deque, c an itertools.count, two() a generator; k and m, and
 the items of M, are compared by methods written in Python.)
 
-* One call of C code that runs no Python code is one step, whatever it does. With a
-  generator or with such items the same call is more than that: `extend` is stopped half
-  way, and `remove` removes the wrong item. (A dict looks a key up again if it has been
-  changed meanwhile: the line is entered, and still right.)
+* One call of C code that runs no Python code, and keeps the GIL to its end, is one
+  step. (`sock.sendall` lets go of it.) With a generator or with such items the same
+  call is more than that: `extend` is stopped half way, and `remove` removes the wrong
+  item. (A dict looks a key up again if it has been changed meanwhile: the line is
+  entered, and still right.)
 * Two such calls are two steps, and so are a read and a write.
 
 With a GIL that settles it: a line is atomic if nobody can be stopped in it. But mind
@@ -53,7 +54,7 @@ Output:
     L.extend(two())             L.append(0)    CALL          broken within it     0.00 %
     M.sort()                    len(M)         CALL          broken within it     0.00 %
     M.remove(k)                 M.insert(0, 0) CALL          broken within it     0.00 %
-    a call that runs no Python code is one step; anything else may be several
+    C code that keeps the GIL is one step; anything else may be several
 """
 
 import itertools
@@ -261,7 +262,7 @@ def main() -> None:
         may_break |= row.needs_gil and gil_state() == "off"
         if share and not may_break:
             raise SystemExit(f"{row.line}: two at once were to be serial as well")
-    print("a call that runs no Python code is one step; anything else may be several")
+    print("C code that keeps the GIL is one step; anything else may be several")
 
 
 if __name__ == "__main__":

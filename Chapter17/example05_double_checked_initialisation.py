@@ -8,10 +8,10 @@ have made it meanwhile.
 Those who look without the lock see the reference as soon as it is stored. If it is
 stored before the object is complete, they use half of it; here one does, in every run.
 Nobody writes it that way. But a compiler or a processor may put the store of the
-reference before those of the fields, and nothing in Java before 5 and C++ before 11
-could forbid it: double-checked locking was broken there. Today it takes `volatile` in
-Java, a release store and an acquire load in C++. In CPython, to store the reference is
-enough (example04).
+reference before those of the fields, and nothing portable in Java before 5 and C++
+before 11 could forbid it: double-checked locking was broken there. Today it takes
+`volatile` in Java, a release store and an acquire load in C++. In CPython, to store the
+reference is enough (example04).
 
 `Lazy` is to be copied. However many ask, the thing is made once. If that fails, who
 asked is told so, and the next one tries again. To make it by asking for it is an error
