@@ -14,11 +14,11 @@ fast where they come to be in different lines: at 64 bytes on most processors, a
 Apple's. (Some fetch lines in pairs; therefore 128 is the usual distance.) Nothing else
 changes, and the sums are right at each distance: it is no error, but for the time.
 
-In pure Python this does not show. An increment takes fifty times as long, under a GIL
+In pure Python this does not show. An increment takes many times as long, under a GIL
 one thread runs at a time, and an object's reference count is next to it in any case. It
-shows in arrays that several threads or processes write to: multiprocessing.Array,
-shared memory, numpy without the GIL. There, give each one its own lines, or let it
-count in a variable of its own and write once.
+shows where machine code of several threads or processes writes to one array: numpy
+without the GIL, Numba, Cython. There, give each one its own lines, or let it count in a
+variable of its own and write once.
 
 W. J. Bolosky and M. L. Scott, "False sharing and its effect on shared memory
 performance", SEDMS IV, USENIX 1993.
@@ -162,10 +162,10 @@ def measure(n: int) -> tuple[float, dict[int, float]]:
     count, memory = compile_count(), Memory()
     alone = min(count_alone(count, memory, n) for _ in range(ROUNDS))
     seconds: dict[int, list[float]] = {distance: [] for distance in DISTANCES}
-    deadline = time.monotonic() + LIMIT
     with two_cores() as pool:
         for _ in range(ROUNDS):
             for distance, taken in seconds.items():
+                deadline = time.monotonic() + LIMIT
                 while (one := count_together(pool, count, memory, distance, n)) is None:
                     if time.monotonic() > deadline:
                         raise TimeoutError

@@ -1,5 +1,6 @@
 """Chapter 17, example13: counters at a distance from each other."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -85,6 +86,23 @@ def test_the_script_fails_in_one_line_if_the_threads_do_not_meet(
     monkeypatch.setattr(sharing, "LIMIT", 0.01)
     with pytest.raises(SystemExit, match="did not meet"):
         run_main(sharing, monkeypatch, "--increments", "1000")
+
+
+def test_what_has_taken_long_leaves_the_next_threads_time_to_meet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    met: list[float | None] = [1.0, None, 1.0]  # at one distance, and then at the next
+
+    def meet(*_: object) -> float | None:
+        now[0] += sharing.LIMIT + 1 if met[0] else 1
+        return met.pop(0)
+
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sharing, "DISTANCES", (8, 16))
+    monkeypatch.setattr(sharing, "ROUNDS", 1)
+    monkeypatch.setattr(sharing, "count_together", meet)
+    assert sharing.measure(1000)[1] == {8: 1.0, 16: 1.0}
 
 
 def test_one_core_is_not_enough(
