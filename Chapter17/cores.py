@@ -45,8 +45,8 @@ def on_core(n: int) -> Iterator[None]:
         yield
         return
     usable = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(usable)[n % len(usable)]})
     try:
+        os.sched_setaffinity(0, {sorted(usable)[n % len(usable)]})
         yield
     finally:
         os.sched_setaffinity(0, usable)

@@ -280,10 +280,10 @@ class Litmus:
 
         There are fewer than ROUND, or none, if a thread has waited in vain.
         """
-        address = -(-ctypes.addressof(self._memory) // LINE) * LINE
-        ctypes.memset(address, 0, self._size)
-        notes = ctypes.addressof(self._notes)
-        futures = [pool.submit(one, address, notes) for one in self._functions]
+        # A reference, not an address: after Ctrl-C the threads keep their memory.
+        line = ctypes.byref(self._memory, -ctypes.addressof(self._memory) % LINE)
+        ctypes.memset(line, 0, self._size)
+        futures = [pool.submit(one, line, self._notes) for one in self._functions]
         done = min(future.result() for future in futures)
         return Counter(zip(*(column[:done] for column in self._notes), strict=True))
 

@@ -43,6 +43,7 @@ Output:
 import ctypes
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from cores import two_cores, usable_cores
 from example06_litmus_tests import (
@@ -182,14 +183,16 @@ class Peterson:
 
     def round(self, pool: ThreadPoolExecutor) -> None:
         """Let two threads of `pool` take ROUND new locks, or fewer."""
-        address = -(-ctypes.addressof(self._memory) // LINE) * LINE
-        ctypes.memset(address, 0, LINE * 4 * (ROUND + 1))
-        futures = [pool.submit(one, address) for one in self._functions]
+        start = -ctypes.addressof(self._memory) % LINE
+        # A reference, not an address: after Ctrl-C the threads keep their memory.
+        line = ctypes.byref(self._memory, start)
+        ctypes.memset(line, 0, LINE * 4 * (ROUND + 1))
+        futures = [pool.submit(one, line) for one in self._functions]
         passages = sum(future.result() for future in futures)
         self.passages += passages
-        numbers = range(address + LINE * 7, address + LINE * 4 * (ROUND + 1), LINE * 4)
-        counted = sum(ctypes.c_int64.from_address(one).value for one in numbers)
-        self.lost += passages - counted
+        numbers = range(start + LINE * 7, start + LINE * 4 * (ROUND + 1), LINE * 4)
+        number_at = partial(ctypes.c_int64.from_buffer, self._memory)
+        self.lost += passages - sum(number_at(one).value for one in numbers)
 
     def run(self, pool: ThreadPoolExecutor, passages: int, until_lost: bool) -> None:
         """Run rounds for so many passages, and until ENOUGH updates are lost if told.

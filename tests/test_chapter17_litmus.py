@@ -1,6 +1,10 @@
 """Chapter 17, litmus tests, emitted code, Peterson's lock: what a reader would copy."""
 
+import gc
+import os
 import re
+import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +41,32 @@ def tso(text: str, ordering: str = "relaxed") -> set[litmus.Outcome]:
 def pool() -> Iterator[ThreadPoolExecutor]:
     with no_thread_is_left(), cores.two_cores() as pool:
         yield pool
+
+
+# -- cores
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs sched_setaffinity")
+def test_ctrl_c_as_soon_as_a_thread_has_one_core_gives_it_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = cores.my_cores()
+    pin = os.sched_setaffinity
+    pinned = []
+
+    def pin_and_interrupt(thread: int, to: set[int]) -> None:
+        pin(thread, to)
+        pinned.append(to)
+        if len(pinned) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "sched_setaffinity", pin_and_interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), cores.on_core(0):
+            pass
+        assert (len(pinned[0]), cores.my_cores()) == (1, before)
+    finally:
+        pin(0, before)
 
 
 # -- example06, the abstract machines
@@ -225,6 +255,34 @@ def test_a_processor_that_does_otherwise_is_told(
         run_main(litmus, monkeypatch)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: litmus.Litmus(litmus.parse("x = 1 | a = x", "relaxed")),
+        lambda: peterson.Peterson("relaxed", False),
+    ],
+    ids=["litmus", "peterson"],
+)
+def test_memory_stays_there_for_threads_that_ctrl_c_leaves_behind(make: Any) -> None:
+    calls = []
+
+    class Pool:
+        def submit(self, *call: Any) -> None:
+            calls.append(call)
+            raise KeyboardInterrupt
+
+    test = make()
+    memory = weakref.ref(test._memory)
+    with pytest.raises(KeyboardInterrupt):
+        test.round(Pool())
+    del test
+    gc.collect()
+    assert memory() is not None
+    calls.clear()
+    gc.collect()
+    assert memory() is None
+
+
 @pytest.mark.parametrize("script", [litmus, peterson], ids=["litmus", "peterson"])
 def test_one_core_is_too_few(
     script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -397,10 +455,11 @@ def test_a_lock_of_seq_cst_loses_nothing(pool: ThreadPoolExecutor) -> None:
     assert locks.lost == 0
 
 
-def test_without_the_other_thread_nobody_enters() -> None:
+def test_who_waits_in_vain_for_the_other_thread_takes_no_more_locks() -> None:
     locks = peterson.Peterson("relaxed", False)
     with no_thread_is_left(), ThreadPoolExecutor(1) as pool:  # one after the other
         locks.round(pool)
+    # The second one finds that the first has been there.
     assert (locks.passages, locks.lost) == (1, 0)
 
 
