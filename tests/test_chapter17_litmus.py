@@ -69,6 +69,16 @@ def test_ctrl_c_as_soon_as_a_thread_has_one_core_gives_it_all_of_them(
         pin(0, before)
 
 
+def test_where_threads_have_no_affinity_nothing_is_claimed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(SystemExit) as exit_:
+        run_main(cores, monkeypatch)
+    assert exit_.value.code == 77
+    assert capsys.readouterr().out.startswith("needs Linux")
+
+
 # -- example06, the abstract machines
 
 
