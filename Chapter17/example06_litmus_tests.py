@@ -20,14 +20,15 @@ and again, always on new cells, and the outcomes that each model allows:
 * C++20, whose orderings LLVM has taken over: what holds on any processor. Here the
   verdict on the odd outcome, which no interleaving explains, is not computed but known.
 
-On x86-64 all outcomes must be those of TSO, and what TSO adds to SC must be seen, ten
-times. A test that must not show its odd outcome gets no fewer trials than it took to
-see the others. Either thread must have been first, at times.
+On x86-64 all outcomes must be those of TSO, and what TSO adds to SC must be seen; the
+trials go on until it has been, ten times. A test that must not show its odd outcome
+gets no fewer trials than it took to see the others. Either thread must have been first,
+at times.
 
 Elsewhere all outcomes must be those of C++20, and only relaxed store buffering must be
 seen. An ARM may show the odd outcome of relaxed message passing and load buffering. It
-does not show that of store buffering with release and acquire, since its acquire waits
-for earlier releases.
+does not show that of store buffering with release and acquire, since `ldar`, which LLVM
+takes here to acquire, waits for earlier releases.
 
 Professionals run such tests with litmus7, and compute outcomes with herd7.
 

@@ -13,19 +13,23 @@ that touch memory or are fences.
   release are plain instructions. A store that is seq_cst becomes an exchange, which
   waits until all stores before are in memory. So do the read-modify-write instructions,
   whatever their ordering.
-* ARMv8 has a load that acquires and a store that releases, and keeps these two in
-  order, so they do for seq_cst as well. A read-modify-write is a loop: its store fails
-  if another core has stored since its load. ARMv8.1 has single instructions for it.
+* ARMv8 has a load that acquires and a store that releases. It keeps such a load behind
+  such a store, so they do for seq_cst as well. (ARMv8.3 adds `ldapr`, an acquire that
+  need not wait.) A read-modify-write is a loop: its store fails if another core has
+  stored since its load. ARMv8.1 has single instructions for it.
 * RISC-V has fences. One names the reads and writes (r, w) before it that those behind
   it wait for. Its read-modify-write instructions have .aq and .rl for that.
 
-(* A newer LLVM takes `lock or`, with 0, at the end of the stack. It does the same.)
+(* A newer LLVM takes `lock or`, with 0, on the stack. For ordinary memory that is the
+same.)
 
 Before the processor comes the compiler, which reorders as well. One thread waits for a
 flag; the other stores data, the flag, and other data. LLVM's optimiser (-O2) takes a
 plain flag for a number that nobody else touches: it looks once, and then the loop is
 endless. It drops the first data, which the second overwrite. A relaxed flag is looked
 at again and again, but the first data are still dropped. With release they are not.
+
+(In C and C++, such a loop must end: Clang leaves nothing at all of the plain one.)
 
 Compiler Explorer (godbolt.org) shows such code for most compilers.
 

@@ -22,8 +22,8 @@ between does, on x86-64. Elsewhere it need not, because the two stores may chang
 as well. If all four are seq_cst, the lock is right everywhere.
 
 So elsewhere only seq_cst is held to its promise here, and only relaxed must lose. (An
-ARM is likely to lose nothing with release and acquire: there, an acquire waits for
-earlier releases.)
+ARM is likely to lose nothing with release and acquire: its `ldar` waits for earlier
+releases.)
 
 In plain Python, where a GIL interleaves the threads, two flags and a turn are a lock,
 if a slow one that burns processor time. Take `threading.Lock`.
@@ -64,6 +64,7 @@ LIMIT = 10.0  # seconds that it may take to see so much
 
 # What a thread does before it enters, with the flags f and g. Thread 1 then enters if
 # it has found flag g down, or that it is its turn (a = 0 or b = 1), thread 2 likewise.
+# It looks only once here: looks in vain change nothing.
 ENTRY = "f = 1; turn = 2;{} a = g; b = turn | g = 1; turn = 1;{} c = f; d = turn"
 LOCKS = {  # ordering of all loads and stores, and whether there is a fence in between
     "relaxed": ("relaxed", False),

@@ -365,6 +365,14 @@ def test_a_loop_is_from_a_label_to_the_jump_back() -> None:
     assert emitted_code.loop_of(["a", "jmp\t.LBB0_1", ".LBB0_1:", "b"]) == []
 
 
+@pytest.mark.parametrize("processor", emitted_code.PROCESSORS.values())
+def test_nothing_is_left_of_a_plain_loop_that_must_end(processor: Any) -> None:
+    text = emitted_code.WAIT_AND_PUBLISH.format(atomic="", acquire="", release="")
+    text = text.replace("@wait(ptr %box)", "@wait(ptr %box) mustprogress")
+    (ret,) = emitted_code.emitted(text, processor, optimise=True)["wait"]
+    assert ret in {"ret", "retq"}
+
+
 def test_text_that_is_not_in_order_is_an_error() -> None:
     with pytest.raises(RuntimeError):
         emitted_code.emitted("nonsense", emitted_code.PROCESSORS["ARMv8"], True)
