@@ -277,7 +277,8 @@ class SharedRing:
         if length < 0:
             attempt = partial(self._get, self._start, self._buffer)
             length = self._wait(attempt, timeout, EOFError)
-        return self._buffer.raw[:length]
+        # A slice of characters is bytes, and `raw` would copy the whole slot.
+        return self._buffer[:length]  # type: ignore[return-value]
 
     def _wait(
         self, attempt: Callable[[], int], timeout: float, end: type[Exception]
