@@ -265,14 +265,10 @@ def test_processes_of_each_start_method_share_a_ring(start_method: str) -> None:
     assert process.exitcode not in {0, None}
 
 
-def test_a_ring_is_faster_than_a_queue(start_method: str) -> None:
-    for _ in range(5):  # other programs may take the processor from either
-        found = rings.compare(1000)
-        assert tuple(found) == rings.KINDS
-        assert all(one.intact and one.round_trip > 0 for one in found.values())
-        if found["ring"].rate > found["multiprocessing.Queue"].rate:
-            return
-    pytest.fail("the ring was to be faster once in five times")
+def test_links_of_each_kind_are_compared(start_method: str) -> None:
+    found = rings.compare(1000)
+    assert tuple(found) == rings.KINDS
+    assert all(one.rate > 0 and one.round_trip > 0 for one in found.values())
 
 
 # -- the script
