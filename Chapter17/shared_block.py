@@ -2,11 +2,13 @@
 
 A block of shared memory has a name, by which each process maps it into memory of its
 own, at some address. It belongs to nobody: it stays, even if all who know it have
-ended, until somebody removes it (unlink). So who makes it removes it, whatever happens.
+ended, until somebody removes it (unlink; Windows removes it with its last user). So who
+makes it removes it, whatever happens.
 
-Two traps are avoided here. A view of a block (`buf`, an array of ctypes or of numpy)
-keeps it from being closed: BufferError. So only the address is kept, and each who uses
-it attaches the block for himself and detaches it at the end. And up to Python 3.12 a
+Two traps are avoided here. A view of a block (an array of ctypes, `numpy.frombuffer`)
+keeps it from being closed: BufferError. (`numpy.ndarray(buffer=…)` does not; who uses
+that array afterwards crashes.) So only the address is kept, and each who uses it
+attaches the block for himself and detaches it at the end. And up to Python 3.12 a
 process that attaches a block has its resource tracker remove it as well. That does no
 harm among the children of one process, which share its tracker; others need 3.13, and
 `track=False`.
