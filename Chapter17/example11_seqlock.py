@@ -38,6 +38,7 @@ Output:
 """
 
 import ctypes
+import operator
 import os
 import signal
 import time
@@ -92,9 +93,11 @@ class SharedRecord:
 
         Raises:
             ValueError: there are too many values, too few, or one has over 64 bits.
+            TypeError: one is not an integer.
             RuntimeError: another one writes, or has ended half-way.
         """
         limit = 2**63
+        values = [operator.index(value) for value in values]
         if len(values) != len(self._words) or not all(
             -limit <= value < limit for value in values
         ):

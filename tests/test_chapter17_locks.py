@@ -325,6 +325,14 @@ def test_what_is_no_record_is_refused_as_a_whole(values: list[int]) -> None:
     assert list(memory.words[:4]) == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("values", [[1.5, 2], [1, 2.0], [1, "2"], [None, 2]])
+def test_what_is_no_integer_does_not_leave_half_a_record(values: list[Any]) -> None:
+    record = SharedRecord((memory := Memory()).address, 2)
+    with pytest.raises(TypeError):
+        record.write(values)
+    assert list(memory.words[:3]) == [0, 0, 0]
+
+
 def test_a_record_that_is_half_written_is_neither_read_nor_written() -> None:
     memory = Memory()
     record = SharedRecord(memory.address, 2)
