@@ -210,12 +210,13 @@ def add_for_a_while(
     with attached(block) as start, on_core(party):
         places = LOCK, TICKETS + LINE * party, PAIR
         meet(start, parties)
-        done, began = 0, time.perf_counter()
-        while (seconds := time.perf_counter() - began) < DURATION:
+        done, seconds, began = 0, 0.0, time.perf_counter()
+        while seconds < DURATION:
             added = add(*(start + place for place in places), TIMES, SPINS)
             done += added
             if added < TIMES:
                 time.sleep(0)  # the holder may need this processor
+            seconds = time.perf_counter() - began
         return done, seconds
 
 
