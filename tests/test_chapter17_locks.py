@@ -3,6 +3,7 @@
 import ctypes
 import multiprocessing
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -212,12 +213,23 @@ def test_who_comes_alone_does_not_wait_for_ever(
         spins.contend(Nobody(), block, "ticket_lock")
 
 
-def test_who_is_told_to_stop_waits_no_longer() -> None:
+def test_who_is_told_to_stop_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = memory_of_locks()
-    with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(spins.meet, memory.address, 2)
-        AtomicInt64(address=memory.address + spins.STOP).store(1)
-        assert isinstance(waiting.exception(LIMIT), TimeoutError)
+    stop = AtomicInt64(address=memory.address + spins.STOP)
+    told: list[int] = []
+    monkeypatch.setattr(spins, "LIMIT", 0.5)
+    monkeypatch.setattr(time, "sleep", lambda _: told.append(stop.fetch_add(1)))
+    with pytest.raises(TimeoutError, match="has not come"):
+        spins.meet(memory.address, 2)
+    assert told == [0]
+
+
+def test_who_gets_no_processor_adds_once_at_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spins, "DURATION", 1e-9)  # is over before the first look
+    with shared_block(spins.SIZE) as block:
+        assert spins.contend(None, block, "ticket_lock").lost == 0
 
 
 def test_if_nothing_is_lost_without_a_lock_that_is_told(
@@ -292,14 +304,24 @@ def test_a_block_is_not_run_without_its_lock(monkeypatch: pytest.MonkeyPatch) ->
         pytest.fail("the block was run")
 
 
-def test_who_waits_for_a_spin_lock_gets_it_from_another_thread() -> None:
+def test_who_waits_for_a_spin_lock_sleeps_longer_and_longer_until_it_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 10:
+            lock.release()
+
+    monkeypatch.setattr(time, "sleep", sleep)
     lock, other = SpinLock((memory := Memory()).address), SpinLock(memory.address)
     assert lock.acquire(0)
-    with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(other.acquire, LIMIT)
-        lock.release()
-        assert waiting.result(LIMIT)
+    assert other.acquire(LIMIT)
     assert memory.words[0] == 1
+    assert pauses == sorted(pauses)
+    assert pauses[:2] == [0, patient.SHORTEST]
+    assert pauses[9:] == [patient.LONGEST]
 
 
 # -- example11
