@@ -250,7 +250,8 @@ def contend(others: Executor | None, block: str, lock: str) -> Contest:
                 with ctrl_c_later():  # amid submit it could leave a lock locked
                     future = others.submit(add_for_a_while, block, lock, 1, 2)
                 mine, seconds = add_for_a_while(block, lock, 0, 2)
-                theirs, _ = future.result(LIMIT)
+                with ctrl_c_later():  # amid result, too
+                    theirs, _ = future.result(LIMIT)
         finally:  # also after Ctrl-C
             AtomicInt64(address=start + STOP).store(1)
         total = mine + theirs

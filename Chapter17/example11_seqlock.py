@@ -301,7 +301,8 @@ def read_beside(others: Executor, block: str, checked: bool) -> Reading:
                 seconds = time.perf_counter() - began
         finally:  # also after Ctrl-C
             AtomicInt64(address=start + STOP).store(1)
-        writer.result(LIMIT)
+        with ctrl_c_later():  # amid result, too
+            writer.result(LIMIT)
     n_reads = n_taken + n_refused
     return Reading(n_torn / n_reads, n_refused / n_reads, n_taken / seconds)
 
@@ -328,7 +329,8 @@ def read_amid_writes(checked: bool) -> tuple[tuple[int, ...], int]:
         nonlocal looks
         looks += 1
         if looks == 1:
-            another.submit(write).result(LIMIT)
+            with ctrl_c_later():  # amid submit or result it could leave a lock locked
+                another.submit(write).result(LIMIT)
 
     record = SharedRecord(address, WORDS, half_way)
     with ThreadPoolExecutor(1) as another:
@@ -378,8 +380,8 @@ def show_killed_writer(processes: Executor, block: str) -> None:
     with attached(block) as start:
         ctypes.memset(start, 0, SIZE)
         with ctrl_c_later():
-            future = processes.submit(be_killed_half_way, block)
-        if not isinstance(future.exception(LIMIT), BrokenProcessPool):
+            death = processes.submit(be_killed_half_way, block).exception(LIMIT)
+        if not isinstance(death, BrokenProcessPool):
             raise SystemExit("the writer was to be killed")
         try:
             SharedRecord(start + RECORD, WORDS).read(SHORT_LIMIT)

@@ -174,7 +174,8 @@ def pop_among_others(tag_bits: int, n_pops: int = 2) -> tuple[int, int, list[int
         nonlocal has_been_stopped
         if not has_been_stopped:
             has_been_stopped = True
-            b.submit(work).result(LIMIT)
+            with ctrl_c_later():  # amid submit or result it could leave a lock locked
+                b.submit(work).result(LIMIT)
 
     with ThreadPoolExecutor(1) as b:
         got = SlotStack(address, 3, tag_bits, stop_once).pop()
@@ -233,7 +234,9 @@ def breaks(others: Executor, block: str, tag_bits: int, seed: int) -> bool:
         try:
             with ctrl_c_later():  # amid submit it could leave a lock locked
                 future = others.submit(use_slots, block, tag_bits, 2 * seed)
-            seen = [use_slots(block, tag_bits, 2 * seed + 1), future.result(LIMIT)]
+            seen = [use_slots(block, tag_bits, 2 * seed + 1)]
+            with ctrl_c_later():  # amid result, too
+                seen.append(future.result(LIMIT))
         finally:  # also after Ctrl-C
             stop.store(1)
         left = pop_all(stack, N_SLOTS + 1)

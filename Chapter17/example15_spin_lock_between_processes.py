@@ -123,10 +123,11 @@ def demonstrate(block: str, processes: Executor) -> None:
         ctypes.memset(start, 0, SIZE)
         lock = SpinLock(start + LOCK)
         try:
-            with ctrl_c_later():
+            with ctrl_c_later():  # amid submit it could leave a lock locked
                 future = processes.submit(add_in_python, block, 1)
             add_in_python(block, 0)
-            future.result(LIMIT)
+            with ctrl_c_later():  # amid result, too
+                future.result(LIMIT)
         finally:  # after Ctrl-C the other is not to wait for us, or for our lock
             for place, number in ((STOP, 1), (LOCK, 0)):
                 AtomicInt64(address=start + place).store(number)
@@ -140,8 +141,8 @@ def demonstrate(block: str, processes: Executor) -> None:
         print(f"  multiprocessing.Lock  {nanoseconds(usual):6.0f} ns")
 
         with ctrl_c_later():
-            future = processes.submit(be_killed_with_the_lock, block)
-        if not isinstance(future.exception(LIMIT), BrokenProcessPool):
+            death = processes.submit(be_killed_with_the_lock, block).exception(LIMIT)
+        if not isinstance(death, BrokenProcessPool):
             raise SystemExit("a process was to be killed")
         began = time.thread_time()
         if lock.acquire(SHORT_LIMIT):

@@ -168,11 +168,10 @@ def left_behind(fails: bool) -> bool:
 def demonstrate() -> None:
     """Check each claim, and print it."""
     with process_pool(1) as processes, shared_block(SIZE) as name:
-        with ThreadPoolExecutor(1) as threads:
+        with ThreadPoolExecutor(1) as threads, ctrl_c_later():
+            # Amid submit or result, it could leave a lock locked.
             threads.submit(add_one, name).result(LIMIT)
-        with ctrl_c_later():  # amid submit it could leave a lock locked
-            future = processes.submit(add_one, name)
-        future.result(LIMIT)
+            processes.submit(add_one, name).result(LIMIT)
         with attached(name) as address:
             number = ctypes.c_int64.from_address(address).value
     print(f"a thread and a process have added 1 to one number: {number}")

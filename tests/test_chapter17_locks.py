@@ -2,13 +2,15 @@
 
 import ctypes
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -57,11 +59,61 @@ class Idle(ThreadPoolExecutor):
         return super().submit(int)
 
 
+class CtrlCAmidResult(ThreadPoolExecutor):
+    """Lets Ctrl-C come while its first future is waited for; tells who has waited."""
+
+    waited: ClassVar[list[bool]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **__: Any) -> Future[Any]:
+        def result(timeout: float | None = None) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            outcome = usual(timeout)
+            self.waited.append(True)
+            return outcome
+
+        future = super().submit(fn, *args)
+        usual, future.result = future.result, result  # type: ignore[method-assign]
+        return future
+
+
 class Nobody(Executor):
     """Others who never do what they are asked to."""
 
     def submit(self, fn: Callable[..., Any], /, *_: Any, **__: Any) -> Future[Any]:
         return Future()
+
+
+def in_a_block(use: Callable[[Executor, str], object]) -> None:
+    with shared_block(2048) as block, CtrlCAmidResult(1) as others:
+        use(others, block)
+
+
+@two_cores
+@pytest.mark.parametrize(
+    "use",
+    [
+        blocks.demonstrate,
+        partial(seqlocks.read_amid_writes, True),
+        partial(aba.pop_among_others, 0),
+        partial(
+            in_a_block, lambda others, block: spins.contend(others, block, "no_lock")
+        ),
+        partial(
+            in_a_block, lambda others, block: seqlocks.read_beside(others, block, True)
+        ),
+        partial(in_a_block, lambda others, block: aba.breaks(others, block, 1, 1)),
+        partial(in_a_block, lambda others, block: patient.demonstrate(block, others)),
+    ],
+)
+def test_ctrl_c_does_not_come_within_a_wait_that_is_short(
+    monkeypatch: pytest.MonkeyPatch, use: Callable[[], object]
+) -> None:
+    CtrlCAmidResult.waited.clear()
+    for module in (blocks, seqlocks, aba):
+        monkeypatch.setattr(module, "ThreadPoolExecutor", CtrlCAmidResult)
+    with nothing_is_left(), pytest.raises(KeyboardInterrupt):
+        use()
+    assert CtrlCAmidResult.waited == [True]
 
 
 @pytest.mark.parametrize("module", [cores, spins, seqlocks, aba, patient])
