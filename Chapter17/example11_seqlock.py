@@ -299,8 +299,8 @@ def read_beside(others: Executor, block: str, checked: bool) -> Reading:
                     n_refused += refused.value
                     n_torn += torn.value
                 seconds = time.perf_counter() - began
-        finally:  # also after Ctrl-C
-            AtomicInt64(address=start + STOP).store(1)
+        finally:  # also after Ctrl-C, which cannot cut a call of C in two
+            ctypes.memset(start + STOP, 1, 1)
         with ctrl_c_later():  # amid result, too
             writer.result(LIMIT)
     n_reads = n_taken + n_refused

@@ -516,6 +516,16 @@ def test_reads_beside_a_thread_are_torn_unless_checked() -> None:
     assert checked.refused > 0
 
 
+@two_cores
+def test_ctrl_c_cannot_keep_the_writer_from_being_told_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Ctrl-C may come within any function of Python.
+    monkeypatch.setattr(AtomicInt64, "store", lambda *_: pytest.fail("Ctrl-C"))
+    with shared_block(seqlocks.SIZE) as block, ThreadPoolExecutor(1) as threads:
+        assert seqlocks.read_beside(threads, block, checked=True).torn == 0
+
+
 @pytest.mark.parametrize(
     ("torn", "whole", "told"),
     [
