@@ -19,8 +19,8 @@ filelock), which the system gives back, or in C a robust mutex
 
 Output:
     two processes make 2000 additions with a SpinLock
-      acquire and release     5423 ns, if nobody has it
-      multiprocessing.Lock     593 ns
+      acquire and release     5163 ns, if nobody has it
+      multiprocessing.Lock     562 ns
       its holder is killed: given up after 50 ms, awake for 1.8 ms
     one number is a lock, but it does not know whose
 """

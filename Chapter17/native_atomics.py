@@ -28,12 +28,12 @@ one process, take the package cereggii.
 
 Output:
     operation         a call    orderings
-    load                1083 ns relaxed acquire seq_cst
-    store               1905 ns relaxed release seq_cst
-    exchange            1986 ns relaxed acquire release acq_rel seq_cst
-    fetch_add           1846 ns relaxed acquire release acq_rel seq_cst
-    compare_exchange    2180 ns relaxed acquire release acq_rel seq_cst
-    n += 1, a lock       524 ns
+    load                 680 ns relaxed acquire seq_cst
+    store               1194 ns relaxed release seq_cst
+    exchange            1659 ns relaxed acquire release acq_rel seq_cst
+    fetch_add           1760 ns relaxed acquire release acq_rel seq_cst
+    compare_exchange    2148 ns relaxed acquire release acq_rel seq_cst
+    n += 1, a lock       499 ns
     store(9223372036854775808) is refused: OverflowError
     with each ordering, all operations do what the model in Python does
 """
