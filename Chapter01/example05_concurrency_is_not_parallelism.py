@@ -40,7 +40,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -125,17 +125,22 @@ def cores_busy(traces: Sequence[Trace]) -> float:
     return sum(trace.cpu for trace in traces) / wall
 
 
+def begin_together(task: Callable[[], Trace], all_of_them: threading.Barrier) -> Trace:
+    """Do `task`, begun in all places before any goes on: none ends before that."""
+    all_of_them.wait(START_LIMIT)  # they are there
+    began = time.perf_counter()
+    all_of_them.wait(START_LIMIT)  # they have begun
+    return replace(task(), began=began)
+
+
 def trace_threads(task: Callable[[], Trace], n_threads: int) -> list[Trace]:
     """Do `task` in each of `n_threads` threads, all begun before any goes on."""
     all_begun = threading.Barrier(n_threads)
-
-    def begin_together(_: int) -> Trace:
-        all_begun.wait(START_LIMIT)
-        return task()
-
     with ThreadPoolExecutor(n_threads) as pool:
         try:
-            return list(pool.map(begin_together, range(n_threads)))
+            return list(
+                pool.map(begin_together, [task] * n_threads, [all_begun] * n_threads)
+            )
         except BaseException:  # Ctrl-C, for one, before all of them have started
             all_begun.abort()  # or those at the barrier would wait for the others
             raise
@@ -195,8 +200,7 @@ def _start_worker(all_begun: Barrier) -> None:
 
 
 def _begin_together(task: Callable[[], Trace]) -> Trace:
-    _all_begun.wait(START_LIMIT)
-    return task()
+    return begin_together(task, _all_begun)
 
 
 def usable_cores() -> int:

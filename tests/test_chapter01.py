@@ -459,6 +459,29 @@ def test_a_slice_that_took_long_was_not_running() -> None:
     assert Trace(0, 9, 4).running() == []
 
 
+def test_no_task_ends_before_all_have_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_task_has_ended = threading.Event()
+    held: list[int] = []
+
+    class Barrier(threading.Barrier):
+        """Holds a thread that has passed, until another one's task has ended."""
+
+        def wait(self, timeout: float | None = None) -> int:
+            index = super().wait(timeout)
+            if index == 0 and not held:
+                held.append(index)
+                a_task_has_ended.wait(0.2)  # in vain, if none can
+            return index
+
+    def task() -> Trace:
+        began = time.perf_counter()
+        a_task_has_ended.set()
+        return Trace(began, time.perf_counter(), 0)
+
+    monkeypatch.setattr(threading, "Barrier", Barrier)
+    assert traces.most_at_once(traces.trace_threads(task, 2)) == 2
+
+
 def test_tasks_begin_together_in_threads_and_processes() -> None:
     for trace in (traces.trace_threads, traces.trace_processes):
         waiting = trace(traces.wait, 3)
