@@ -54,6 +54,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
+from example09_striped_hash_map import in_range
 from interleaving import Interleaving
 
 try:
@@ -265,20 +266,6 @@ def pop_among_others(kind: type[TreiberStack[Any]]) -> tuple[list[str], list[str
         while True:
             left.append(stack.pop())
     return popped, left
-
-
-def in_range(least: int, most: int) -> Callable[[str], int]:
-    """Return the type of an option whose value is in `least` … `most`."""
-
-    def whole_number(text: str) -> int:
-        number = int(text)
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(
-                f"must be in {least} … {most}, not {number}"
-            )
-        return number
-
-    return whole_number
 
 
 def demonstrate(most_overtaken: int) -> None:

@@ -38,6 +38,13 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def need_two_cores() -> None:
+    """End the program in one line, with status 77, if this process has one core."""
+    if usable_cores() < 2:
+        print("needs two cores")
+        raise SystemExit(77)
+
+
 @contextmanager
 def on_core(n: int) -> Iterator[None]:
     """Keep this thread on one of the cores that it may use, where the system can."""
@@ -78,9 +85,7 @@ def main() -> None:
     if sys.platform != "linux":
         print("needs Linux, where each thread has an affinity")
         raise SystemExit(77)
-    if usable_cores() < 2:
-        print("needs two cores")
-        raise SystemExit(77)
+    need_two_cores()
     print(f"{usable_cores()} cores")
     before = my_cores()
     with on_core(0):

@@ -63,7 +63,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import NamedTuple
 
-from cores import two_cores, usable_cores
+from cores import need_two_cores, two_cores
 from native_atomics import NativeCode
 
 TRIALS = 10_000  # of each test, at least
@@ -305,9 +305,7 @@ class Litmus:
 
 
 def main() -> None:
-    if usable_cores() < 2:
-        print("needs two cores")
-        raise SystemExit(77)
+    need_two_cores()
     trials = TRIALS
     print(f"{'seen in':>31}   SC     TSO    C++20")
     with two_cores() as pool:

@@ -45,7 +45,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from cores import two_cores, usable_cores
+from cores import need_two_cores, two_cores
 from example06_litmus_tests import (
     IS_X86,
     LINE,
@@ -208,9 +208,7 @@ class Peterson:
 
 
 def main() -> None:
-    if usable_cores() < 2:
-        print("needs two cores")
-        raise SystemExit(77)
+    need_two_cores()
     passages = PASSAGES
     print("both get in at once    SC     TSO    updates lost")
     with two_cores() as pool:

@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cores import on_core, usable_cores
+from cores import need_two_cores, on_core
 from native_atomics import AtomicInt64, NativeCode
 
 TIMES = 200_000  # increments of each thread in a round: less than 50 ms
@@ -241,9 +241,7 @@ def demonstrate() -> None:
 
 
 def main() -> None:
-    if usable_cores() < 2:
-        print("needs two cores")
-        raise SystemExit(77)
+    need_two_cores()
     try:
         demonstrate()
     except (TimeoutError, threading.BrokenBarrierError):

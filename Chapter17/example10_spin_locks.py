@@ -52,7 +52,7 @@ from functools import cache
 from statistics import median_low
 from typing import Any, NamedTuple
 
-from cores import on_core, usable_cores
+from cores import need_two_cores, on_core
 from native_atomics import AtomicInt64, NativeCode
 from shared_block import attached, ctrl_c_later, process_pool, shared_block
 
@@ -329,9 +329,7 @@ def show_contests(block: str, threads: Executor, processes: Executor) -> None:
 
 
 def main() -> None:
-    if usable_cores() < 2:
-        print("needs two cores")
-        raise SystemExit(77)
+    need_two_cores()
     machine_code()  # compiled before the pool, a forked process has it as well
     try:
         with (

@@ -49,7 +49,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from cores import usable_cores
+from cores import need_two_cores
 from native_atomics import AtomicInt64
 from shared_block import attached, ctrl_c_later, process_pool, shared_block
 
@@ -289,9 +289,7 @@ def show_use(name: str, others: Executor, block: str) -> float:
 
 
 def main() -> None:
-    if usable_cores() < 2:
-        print("needs two cores")
-        raise SystemExit(77)
+    need_two_cores()
     try:
         with (
             shared_block(SIZE) as block,

@@ -50,7 +50,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cores import two_cores, usable_cores
+from cores import need_two_cores, two_cores, usable_cores
 from native_atomics import NativeCode
 
 DISTANCES = (8, 16, 32, 64, 128, 256)  # bytes from one counter to the other
@@ -234,9 +234,7 @@ def main() -> None:
     parser.add_argument("--plot", type=picture, metavar="FILE")
     options = parser.parse_args()
     n = options.increments
-    if usable_cores() < 2:
-        print("needs two cores")
-        raise SystemExit(77)
+    need_two_cores()
 
     machine = (
         f"Python {platform.python_version()}, GIL {gil_state()}, {usable_cores()} cores"

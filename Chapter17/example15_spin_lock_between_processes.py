@@ -36,7 +36,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from typing import Self
 
-from cores import on_core, usable_cores
+from cores import need_two_cores, on_core
 from example10_spin_locks import LOCK, PAIR, SIZE, STOP, meet
 from native_atomics import AtomicInt64
 from shared_block import attached, ctrl_c_later, process_pool, shared_block
@@ -155,9 +155,7 @@ def demonstrate(block: str, processes: Executor) -> None:
 
 
 def main() -> None:
-    if usable_cores() < 2:
-        print("needs two cores")
-        raise SystemExit(77)
+    need_two_cores()
     try:
         with shared_block(SIZE) as block, process_pool(1) as processes:
             demonstrate(block, processes)

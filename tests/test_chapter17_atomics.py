@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
+import cores
 import example04_safe_publication as publication
 import example05_double_checked_initialisation as lazies
 import pytest
@@ -46,7 +47,7 @@ def adding(atomics: Any) -> Any:
 
 @pytest.fixture
 def two_cores(adding: Any) -> None:
-    if adding.usable_cores() < 2:
+    if cores.usable_cores() < 2:
         pytest.skip("needs two cores")
 
 
@@ -446,7 +447,7 @@ def test_ctrl_c_before_all_have_begun_ends_it(
 def test_one_core_is_not_enough(
     adding: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(adding, "usable_cores", lambda: 1)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 1)
     with pytest.raises(SystemExit) as exit_:
         run_main(adding, monkeypatch)
     assert (exit_.value.code, capsys.readouterr().out) == (77, "needs two cores\n")

@@ -82,7 +82,7 @@ def test_the_script_fails_in_one_line_if_the_threads_do_not_meet(
     monkeypatch: pytest.MonkeyPatch, count: Any
 ) -> None:
     monkeypatch.setattr(sharing, "compile_count", lambda: in_turn(count))
-    monkeypatch.setattr(sharing, "usable_cores", lambda: 2)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     monkeypatch.setattr(sharing, "LIMIT", 0.01)
     with pytest.raises(SystemExit, match="did not meet"):
         run_main(sharing, monkeypatch, "--increments", "1000")
@@ -108,7 +108,7 @@ def test_what_has_taken_long_leaves_the_next_threads_time_to_meet(
 def test_one_core_is_not_enough(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sharing, "usable_cores", lambda: 1)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 1)
     with pytest.raises(SystemExit) as ended:
         run_main(sharing, monkeypatch)
     assert ended.value.code == 77

@@ -256,7 +256,7 @@ def seeing(see: Callable[[set[Any], set[Any]], Any], trials: int | None = None) 
 def test_a_processor_that_does_otherwise_is_told(
     monkeypatch: pytest.MonkeyPatch, instead: Any, complaint: str, is_x86: bool
 ) -> None:
-    monkeypatch.setattr(litmus, "usable_cores", lambda: 2)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     monkeypatch.setattr(litmus, "IS_X86", is_x86)
     monkeypatch.setattr(litmus, "Litmus", seeing(set.union))
     run_main(litmus, monkeypatch)
@@ -297,7 +297,7 @@ def test_memory_stays_there_for_threads_that_ctrl_c_leaves_behind(make: Any) -> 
 def test_one_core_is_too_few(
     script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(script, "usable_cores", lambda: 1)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 1)
     with pytest.raises(SystemExit) as exit_:
         run_main(script, monkeypatch)
     assert exit_.value.code == 77
@@ -506,7 +506,7 @@ def losing(lose: Callable[[bool], int], passages: int | None = None) -> Any:
 def test_locks_that_do_otherwise_are_told(
     monkeypatch: pytest.MonkeyPatch, instead: Any, complaint: str, is_x86: bool
 ) -> None:
-    monkeypatch.setattr(peterson, "usable_cores", lambda: 2)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     monkeypatch.setattr(peterson, "IS_X86", is_x86)
     monkeypatch.setattr(peterson, "Peterson", losing(int))
     run_main(peterson, monkeypatch)

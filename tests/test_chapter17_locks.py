@@ -122,7 +122,7 @@ def test_with_one_core_the_scripts_say_what_they_need(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(module, "usable_cores", lambda: 1)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 1)
     with pytest.raises(SystemExit) as exit_:
         run_main(module, monkeypatch)
     assert exit_.value.code == 77
