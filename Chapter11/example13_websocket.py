@@ -322,11 +322,11 @@ async def part(session: aiohttp.ClientSession) -> dict[str, int]:
                 connected.set()
                 await ws.receive()
 
-        task = asyncio.create_task(receive())
-        await connected.wait()
-        task.cancel()
-        ended["client cancelled"] = await codes.get()
-        await asyncio.wait([task])
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(receive())
+            await connected.wait()
+            task.cancel()
+            ended["client cancelled"] = await codes.get()
         if len(sockets.hub):
             raise SystemExit("a cancelled client was to be no subscriber any more")
         last = await session.ws_connect(f"{url}/feed")
