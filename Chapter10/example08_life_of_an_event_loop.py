@@ -90,9 +90,11 @@ async def leave_all_behind(notes: list[str], kept: list[object]) -> None:
             yield 1
             yield 2
         finally:
-            await asyncio.sleep(0)
-            notes.append("the generator is closed")
-            closed.set()
+            try:
+                await asyncio.sleep(0)
+                notes.append("the generator is closed")
+            finally:
+                closed.set()  # also if Ctrl-C comes just now: the thread waits
 
     def work() -> None:
         closed.wait(LIMIT)  # it takes longer than the other two
