@@ -91,12 +91,14 @@ async def cancelled(work: Callable[[Worker], Awaitable[None]]) -> tuple[bool, in
         await work(worker)
 
     task = asyncio.create_task(run())
-    await turns()
-    for _ in range(TIMES):
-        task.cancel()
+    try:
         await turns()
-    ended = task.done()
-    worker.stop.set()
+        for _ in range(TIMES):
+            task.cancel()
+            await turns()
+        ended = task.done()
+    finally:
+        worker.stop.set()  # also at Ctrl-C, whose cancel it swallows like any other
     await asyncio.wait([task])
     return ended, worker.caught
 
@@ -121,9 +123,11 @@ async def time_out_in_vain() -> tuple[bool, bool]:
 
 
 async def stop_after_catching(worker: Worker) -> None:
-    while not worker.caught:
-        await asyncio.sleep(0)
-    worker.stop.set()
+    try:
+        while not worker.caught:
+            await asyncio.sleep(0)
+    finally:
+        worker.stop.set()
 
 
 async def group_waits() -> bool:
@@ -135,11 +139,13 @@ async def group_waits() -> bool:
             group.create_task(worker.swallow())
 
     task = asyncio.create_task(run())
-    await turns()
-    task.cancel()
-    await turns(20)
-    waits = not task.done()
-    worker.stop.set()
+    try:
+        await turns()
+        task.cancel()
+        await turns(20)
+        waits = not task.done()
+    finally:
+        worker.stop.set()
     await asyncio.wait([task])
     return waits
 
@@ -167,8 +173,8 @@ async def own_cancellation(
     async def parent() -> None:
         nonlocal went_on
         task = asyncio.create_task(child())
-        await turns()
         try:
+            await turns()
             await stop(task)
             went_on = True
         finally:
