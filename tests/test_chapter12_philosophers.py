@@ -5,6 +5,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count, islice
@@ -587,18 +588,28 @@ def test_one_thread_serves_all_one_at_a_time() -> None:
     assert not threads & set(threading.enumerate())
 
 
-def test_a_meal_that_fails_ends_the_service() -> None:
+def test_a_meal_that_fails_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(threading.enumerate())
     meals: list[int] = []
+    given_up = threading.Event()
+
+    class Observed(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            given_up.set()
+            super().shutdown(wait)
 
     def eat() -> None:
         meals.append(len(meals))
         if len(meals) == 3:
             raise ZeroDivisionError
+        if len(meals) == 4:  # it has begun before anybody could hear of the failure
+            assert given_up.wait(LIMIT)
 
+    monkeypatch.setattr(serving, "ThreadPoolExecutor", Observed)
     with pytest.raises(ZeroDivisionError):
         serving.serve(5, 200, eat)
-    assert len(meals) < 1000
+    assert len(meals) in {3, 4}  # the fourth is cancelled if it has not begun
     assert set(threading.enumerate()) <= before
 
 
