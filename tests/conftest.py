@@ -25,7 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write what the selected scripts print into their docstrings",
     )
     parser.addoption(
-        "--plain", action="store_true", help="run scripts without drawing pictures"
+        "--thorough",
+        action="store_true",
+        help="have the scripts draw their pictures, and press Ctrl-C in each",
     )
     parser.addoption(
         "--start-method",
@@ -51,6 +53,8 @@ def pytest_collection_modifyitems(
     wanted = config.getoption("start_method") or default
 
     def fits(item: pytest.Item) -> bool:
+        if item.get_closest_marker("thorough") and not config.getoption("thorough"):
+            return False
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         return "start_method" not in parameters or parameters["start_method"] == wanted
 

@@ -46,11 +46,12 @@ STRICTLY = ["-X", "dev", "-W", "error", "-W", OF_SPAWNED]
 _SLOWED_DOWN = re.compile(r"^Executing <.*> took [01]\.\d+ seconds\n", re.MULTILINE)
 
 # What asyncio tells of itself when Ctrl-C strikes its own code: half an event loop that
-# its clean-up does not expect; a future that is cancelled while its result is fetched.
+# its clean-up does not expect; a future that is cancelled just before it gets a result.
 _OF_ASYNCIO = re.compile(
     r"^Exception ignored .*\bBaseEventLoop\.__del__\b.*\nTraceback .*\n(  .*\n)+"
     r"AttributeError: .*\n"
-    r"|^Exception in callback BaseSelectorEventLoop\._sock_.*\nhandle: .*\n"
+    r"|^(Exception in callback BaseSelectorEventLoop\._sock_.*\nhandle: .*\n"
+    r"|Fatal error: protocol\.data_received\(\) .*\nprotocol: .*\ntransport: .*\n)"
     r"Traceback .*\n(  .*\n)+asyncio\.exceptions\.InvalidStateError: .*\n",
     re.MULTILINE,
 )

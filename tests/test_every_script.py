@@ -4,6 +4,8 @@
 printed into their docstrings. Read the diff.
 
 `pytest --start-method forkserver` runs them as on a system with that default.
+
+`pytest --thorough` draws their pictures, and presses Ctrl-C in the midst of each, too.
 """
 
 import os
@@ -44,9 +46,9 @@ def run_or_skip(
 def test_script_keeps_its_promises(
     script: Path, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
-    """One that can draw does so, unless `--plain` is given; it prints the same."""
+    """One that can draw does so if `--thorough` is given; it prints the same."""
     draws = '"--plot"' in script.read_text("utf-8")
-    drawing = draws and not pytestconfig.getoption("plain")
+    drawing = draws and pytestconfig.getoption("thorough")
     picture = tmp_path / "picture.png"
     run = run_or_skip(
         script,
@@ -63,6 +65,7 @@ def test_script_keeps_its_promises(
     assert not drawing or picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
 def test_ctrl_c_ends_the_script_in_order(

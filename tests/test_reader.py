@@ -286,6 +286,27 @@ print("busy")
 asyncio.run(main())
 """
 
+DATA_THAT_COME_WITH_CTRL_C = """\
+import asyncio, socket, time
+class Struck(asyncio.Protocol):
+    def data_received(self, data):
+        while not main_task.cancelling():
+            time.sleep(0.001)
+        received.set_result(data)
+async def main():
+    global main_task, received
+    main_task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    received = loop.create_future()
+    here, there = socket.socketpair()
+    with there:
+        await loop.connect_accepted_socket(Struck, here)
+        there.send(b"x")
+        await received
+print("busy")
+asyncio.run(main())
+"""
+
 
 @posix_only
 @pytest.mark.parametrize(
@@ -293,8 +314,9 @@ asyncio.run(main())
     [
         (HALF_AN_EVENT_LOOP, "BaseEventLoop.__del__"),
         (RESULT_THAT_COMES_WITH_CTRL_C, "InvalidStateError"),
+        (DATA_THAT_COME_WITH_CTRL_C, "InvalidStateError"),
     ],
-    ids=["half_an_event_loop", "result_that_comes_with_ctrl_c"],
+    ids=["half_an_event_loop", "result_with_ctrl_c", "data_with_ctrl_c"],
 )
 def test_what_asyncio_tells_of_itself_is_not_the_scripts_fault(
     tmp_path: Path, source: str, told: str
