@@ -153,6 +153,9 @@ class StreamServer:
             asyncio.get_running_loop().call_later(MOMENT, writer.close)
             return
         self.statistics.accepted += 1
+        # asyncio does so only if the listener was made with IPPROTO_TCP by name.
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._sessions.discard(task)

@@ -319,6 +319,25 @@ def test_who_does_not_read_is_given_up_and_others_are_served(model: Model) -> No
         server.until(lambda figures: figures["too_slow"] == 1)
 
 
+@pytest.mark.parametrize("model", [with_threads, with_pool, with_streams])
+def test_small_answers_do_not_wait_for_more(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is Nagle's algorithm, which each connection has to be told to leave."""
+    swift = set()
+    setsockopt = socket.socket.setsockopt
+
+    def spy(sock: socket.socket, *option: Any) -> None:
+        if option == (socket.IPPROTO_TCP, socket.TCP_NODELAY, True):
+            swift.add(sock.getpeername())
+        setsockopt(sock, *option)
+
+    monkeypatch.setattr(socket.socket, "setsockopt", spy)
+    with model(Limits()) as server, server.connect() as client:
+        assert lines_of(client, 1) == GREETING
+        assert swift == {client.getsockname()}
+
+
 @pytest.mark.parametrize("model", [with_threads, with_streams])
 def test_who_is_too_many_is_told_so_and_may_come_again(model: Model) -> None:
     with model(Limits(connections=2)) as server:
