@@ -38,10 +38,9 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-from example01_echo_blocking import Server, in_thread, is_readable, receive
+from example01_echo_blocking import HOST, Server, in_thread, is_readable, port, receive
 from example02_calculator import GREETING, MAX_LINE, Calculator
 
-HOST = "127.0.0.1"
 LIMIT = 10.0  # seconds for what is bound to come
 SHORT = 0.05  # seconds in which nothing comes, for the server waits for another client
 
@@ -107,13 +106,6 @@ def demonstrate(address: Any) -> None:
         expect(first, b"goodbye\n")
         expect(second, GREETING + b"7\n")
         print("the first one quits  the second is greeted, and answered 7")
-
-
-def port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"must be in 0 … 65535, not {number}")
-    return number
 
 
 def main() -> None:

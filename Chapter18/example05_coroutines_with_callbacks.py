@@ -40,11 +40,10 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
-from example01_echo_blocking import in_thread, is_readable, knock, receive
+from example01_echo_blocking import HOST, in_thread, is_readable, knock, port
 from example02_calculator import GREETING, MAX_LINE, Calculator
-from example03_calculator_server_blocking import reply
+from example03_calculator_server_blocking import expect, reply
 
-HOST = "127.0.0.1"
 LIMIT = 10.0  # seconds for what is bound to come
 SHORT = 0.05  # seconds in which nothing comes, for the server is held up
 
@@ -117,11 +116,6 @@ def talk(
             connection.sendall(reply(calculator, line))
 
 
-def expect(client: socket.socket, text: bytes) -> None:
-    if (received := receive(client, len(text))) != text:
-        raise SystemExit(f"{text!r} was to come, not {received!r}")
-
-
 def demonstrate(address: Any, turns: "queue.Queue[Any]") -> None:
     """Be three clients at once; check each claim, and print it.
 
@@ -168,13 +162,6 @@ def demonstrate(address: Any, turns: "queue.Queue[Any]") -> None:
         ann.sendall(b"4\n")
         expect(ann, b"2\n3\n4\n")
         print("one line more    and 3 answers come")
-
-
-def port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"must be in 0 … 65535, not {number}")
-    return number
 
 
 def main() -> None:

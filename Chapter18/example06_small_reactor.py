@@ -48,11 +48,10 @@ from contextlib import ExitStack, suppress
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
-from example01_echo_blocking import is_readable
+from example01_echo_blocking import HOST, is_readable, port
 from example02_calculator import GREETING, MAX_LINE, UNKNOWN, Calculator
 from example03_calculator_server_blocking import reply
 
-HOST = "127.0.0.1"
 SIZE = 4096  # bytes taken at a time, at most
 LIMIT = 10.0  # seconds for what is bound to come
 KERNEL_BUFFER = 65_536  # bytes, so that little fits between server and client
@@ -255,13 +254,6 @@ async def guarded(demonstration: Session) -> None:
         await demonstration
     except OSError as error:
         raise SystemExit(f"the demonstration broke off: {error!r}") from None
-
-
-def port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"must be in 0 … 65535, not {number}")
-    return number
 
 
 def main() -> None:

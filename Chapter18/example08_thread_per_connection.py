@@ -42,10 +42,9 @@ from typing import Protocol, Self
 
 from example02_calculator import GREETING, Calculator
 from example07_calculator_on_the_reactor import HOST, listen, port, signals_call
-from reactor import Limits, RefusedError
+from reactor import BUSY, Limits, RefusedError, refuse
 
 LIMITS = Limits(connections=1000)  # and as many threads
-BUSY = b"error: the server is busy\n"
 NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 LOG = logging.getLogger("threads")
 PATIENCE = 10.0  # seconds; a client that waits longer has found a fault
@@ -189,15 +188,6 @@ class Client:
                 break
 
 
-def refuse(sock: socket.socket) -> None:
-    """Tell a client that it cannot be served, and close its socket."""
-    with sock, suppress(OSError):
-        sock.setblocking(False)
-        sock.send(BUSY)
-        sock.shutdown(socket.SHUT_WR)
-        sock.recv(1 << 16)  # or closing would reset it, and the text be lost
-
-
 class BlockingServer:
     """What servers have in common whose sessions block.
 
@@ -258,7 +248,7 @@ class BlockingServer:
     def refuse(self, sock: socket.socket) -> None:
         """Tell a client that it cannot be served."""
         self._count(refused=1)
-        refuse(sock)
+        refuse(sock, BUSY)
 
     def _converse(self, client: Client) -> None:
         calculator = Calculator(self.summary)

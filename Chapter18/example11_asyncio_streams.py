@@ -45,13 +45,11 @@ from example07_calculator_on_the_reactor import (
     signals_call,
 )
 from example08_thread_per_connection import (
-    BUSY,
     NO_DESCRIPTORS,
     Caller,
-    refuse,
     serving,
 )
-from reactor import Limits, RefusedError, Statistics
+from reactor import BUSY, Limits, RefusedError, Statistics, refuse
 
 ACCEPTS = 64  # connections taken in one turn of the loop
 LIMITS = Limits()
@@ -175,7 +173,7 @@ class StreamServer:
         self._spare.close()
         with suppress(OSError):
             for _ in range(ACCEPTS):
-                refuse(self._listener.accept()[0])
+                refuse(self._listener.accept()[0], BUSY)
                 self.statistics.refused += 1
         with suppress(OSError):
             self._spare = socket.socket()

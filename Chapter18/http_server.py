@@ -65,7 +65,13 @@ from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from example02_calculator import MAX_LINE, Calculator
-from example07_calculator_on_the_reactor import HOST, in_thread, listen, signals_call
+from example07_calculator_on_the_reactor import (
+    HOST,
+    in_thread,
+    listen,
+    port,
+    signals_call,
+)
 from reactor import Connection, Limits, Reactor, suspended
 
 END_OF_HEAD = b"\r\n\r\n"
@@ -704,13 +710,6 @@ def demonstrate(top: Path) -> None:
     with in_thread(http_reactor(listener, Limits(request=0.02, tick=0.02))):
         check("half a request and no more", exchange(number, f"GET / {_AT}"), "408")
     print("each got the answer that it is due, and nobody a second one")
-
-
-def port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"must be in 0 … 65535, not {number}")
-    return number
 
 
 def folder(text: str) -> Path:

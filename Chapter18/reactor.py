@@ -46,6 +46,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 
 ACCEPTS = 64  # connections taken at one turn
+BUSY = b"error: the server is busy\n"
 LOG = logging.getLogger("reactor")
 LIMIT = 10.0  # seconds for what is bound to come
 
@@ -312,6 +313,15 @@ class Connection:
                 self.close()
 
 
+def refuse(sock: socket.socket, text: bytes) -> None:
+    """Tell a client that it cannot be served, and close its socket."""
+    with sock, suppress(OSError):
+        sock.setblocking(False)
+        sock.send(text)
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(1 << 16)  # or closing would reset it, and the text be lost
+
+
 class Reactor:
     """Serves on a listening socket, in one thread, until `stop` is called.
 
@@ -336,7 +346,7 @@ class Reactor:
         listener: socket.socket,
         limits: Limits = Limits(),
         *,
-        busy: bytes = b"error: the server is busy\n",
+        busy: bytes = BUSY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.session = session
@@ -445,11 +455,7 @@ class Reactor:
 
     def _refuse(self, sock: socket.socket) -> None:
         self.statistics.refused += 1
-        with sock, suppress(OSError):
-            sock.setblocking(False)
-            sock.send(self._busy)
-            sock.shutdown(socket.SHUT_WR)
-            sock.recv(1 << 16)  # or closing would reset it, and the text be lost
+        refuse(sock, self._busy)
 
     def _wind_up(self) -> None:
         """Answer what has come, and give what has begun the time to be finished."""
