@@ -24,7 +24,7 @@ MANY = 500  # connections from which on their memory can be told from noise
 DESCRIPTORS = 100  # that a process needs besides those of its connections
 QUICK = [Load(1, 1), Load(50, 1), Load(50, 16), Load(500, 1)]
 ROUNDS = 5
-SECONDS = 0.6
+SECONDS = 0.5
 QUICK_SECONDS = 0.5
 
 
