@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +24,8 @@ README = Path(__file__).with_name("README.md")
 MANY = 500  # connections from which on their memory can be told from noise
 DESCRIPTORS = 100  # that a process needs besides those of its connections
 QUICK = [Load(1, 1), Load(50, 1), Load(50, 16), Load(500, 1)]
-ROUNDS = 5
-SECONDS = 0.5
+ROUNDS = 3
+SECONDS = 0.7
 QUICK_SECONDS = 0.5
 
 
@@ -237,6 +238,13 @@ def can_open(connections: int) -> bool:
     return True
 
 
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
 def setting(names: Sequence[str], rounds: int, seconds: float) -> str:
     """Return a line that says on what was measured, and how long."""
     packages = [f"{name} {version(name)}" for name in names]
@@ -252,6 +260,7 @@ def compare(comparison: Comparison, description: str) -> None:
     names = [server.name for server in comparison.servers]
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--rounds", type=positive, help=f"instead of {ROUNDS}")
     parser.add_argument("--record", action="store_true", help="into README.md")
     parser.add_argument("--only", nargs="+", choices=names, metavar="SERVER")
     parser.add_argument("--serve", choices=comparison.peers, help=argparse.SUPPRESS)
@@ -261,6 +270,9 @@ def compare(comparison: Comparison, description: str) -> None:
         return
     loads = [load for load in comparison.loads if not options.quick or load in QUICK]
     rounds, seconds = (1, QUICK_SECONDS) if options.quick else (ROUNDS, SECONDS)
+    rounds = options.rounds or rounds
+    # What stops this program otherwise than Ctrl-C is not to leave a server behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for load in list(loads):
         if not can_open(load.connections):
             print(f"not measured: {load}, the system allows too few descriptors")

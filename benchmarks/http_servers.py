@@ -11,6 +11,7 @@ Try:  --quick
 """
 
 import http.server
+import logging
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -138,6 +139,8 @@ def serve_gunicorn(listener: socket.socket) -> None:
 def serve_waitress(listener: socket.socket) -> None:
     import waitress
 
+    # Otherwise it tells of each request that has to wait for a thread.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     waitress.serve(
         wsgi_app,
         sockets=[listener],

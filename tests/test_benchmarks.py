@@ -3,6 +3,7 @@
 Figures are not looked at here but where the construction fixes them.
 """
 
+import os
 import re
 import signal
 import socket
@@ -126,6 +127,7 @@ def test_latency_is_the_time_from_question_to_answer() -> None:
     _, latencies = asked(session, seconds=0.5)
     assert latencies
     assert all(latency > 0.05 for latency in latencies)
+    assert sum(latencies) <= 0.6  # one follows the other, until the time is up
 
 
 def test_answers_may_come_byte_by_byte() -> None:
@@ -345,13 +347,14 @@ def all_of(sock: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize(("server", "talk"), PEERS)
-def test_peer_answers_pipelined_requests_on_many_connections(
-    server: Server, talk: Talk
+def test_peer_answers_pipelined_requests_on_many_connections_and_says_nothing(
+    server: Server, talk: Talk, capfd: pytest.CaptureFixture[str]
 ) -> None:
     skip_if_missing(server)
     found = sample(server, talk, Load(20, 16), 0.1)
     assert found.per_cpu_second > 0
     assert found.per_second > 0
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("server", SPEAKERS)
@@ -513,6 +516,13 @@ def test_recording_replaces_what_stands_between_two_comments(tmp_path: Path) -> 
 # -- the programs
 
 
+@pytest.fixture(autouse=True)
+def sigterm_as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 def test_a_run_measures_prints_and_records(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -522,10 +532,12 @@ def test_a_run_measures_prints_and_records(
     monkeypatch.setattr(comparing, "QUICK", [Load(1, 1)])
     monkeypatch.setattr(comparing, "QUICK_SECONDS", 0.1)
     names = "reactor", "asyncio streams"
-    run_main(lines, monkeypatch, "--quick", "--record", "--only", *names)
+    options = "--quick", "--record", "--rounds", 2
+    run_main(lines, monkeypatch, *options, "--only", *names)
     printed = capsys.readouterr().out.strip()
     assert re.search(r"(?m)^\| reactor \| \d+\.\d \(\d+\.\d\dx\) \|$", printed)
     assert re.search(r"(?m)^\* reactor / asyncio streams, depth 1: ", printed)
+    assert "2 x 0.1 s for each figure" in printed
     assert "trio |" not in printed
     assert f"<!-- lines -->\n\n{printed}\n\n<!-- end of lines -->" in page.read_text()
 
@@ -567,9 +579,13 @@ def test_descriptors_are_raised_as_far_as_may_be() -> None:
 @pytest.mark.parametrize("module", [lines, http_servers])
 def test_an_unknown_server_is_named(module: Any, complaint: Callable[..., str]) -> None:
     assert "'nobody'" in complaint(module, "--only", "nobody")
+    assert "at least 1, not 0" in complaint(module, "--rounds", "0")
 
 
-def test_ctrl_c_ends_a_run_and_its_servers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_and_its_servers_without_a_chorus(
+    number: int, tmp_path: Path
+) -> None:
     with subprocess.Popen(
         [sys.executable, lines.__file__, "--only", "asyncio streams"],
         stdin=subprocess.DEVNULL,
@@ -577,13 +593,16 @@ def test_ctrl_c_ends_a_run_and_its_servers(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        start_new_session=True,  # a terminal of its own, as it were
     ) as run:
         process = psutil.Process(run.pid)
         until = time.monotonic() + LIMIT
-        while not (servers := process.children()) and time.monotonic() < until:
-            time.sleep(0.01)
-        assert servers
-        run.send_signal(signal.SIGINT)
+        while not process.net_connections("tcp") and time.monotonic() < until:
+            time.sleep(0.01)  # a client connects when the server has started
+        servers = process.children()
+        assert len(servers) == 1
+        assert os.getpgid(servers[0].pid) != os.getpgid(run.pid)
+        os.killpg(run.pid, number)
         _, err = run.communicate(timeout=LIMIT)
     assert err.count("Traceback") == 1
     assert err.endswith("KeyboardInterrupt\n")
