@@ -64,9 +64,9 @@ class Results:
         return statistics.median(values)
 
     def spread(self, name: str, load: Load) -> float | None:
-        """Return how far the rounds lie apart, as a part of their median."""
+        """Return how far the rounds lie apart, by their median; None for one round."""
         median = self.median(name, load, "per_cpu_second")
-        if median is None:
+        if median is None or len(self.samples[name, load]) < 2:
             return None
         rates = [one.per_cpu_second for one in self.samples[name, load]]
         return (max(rates) - min(rates)) / median

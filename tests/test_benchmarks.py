@@ -444,7 +444,7 @@ def test_tables_tell_all_that_was_measured() -> None:
         "\n"
         "| spread of the rounds | 1 x 1 | 50 x 16 |\n"
         "|---|---:|---:|\n"
-        "| fast | 100 % | 0 % |\n"
+        "| fast | 100 % | – |\n"
         "| slow | 100 % | – |\n"
         "\n"
         "| 1,000 requests per second | 1 x 1 | 50 x 16 |\n"
