@@ -134,21 +134,27 @@ class Crowd:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def connect(self, address: tuple[str, int]) -> None:
-        """Connect all, one after the other; each asks once and hears the answers.
+    def connect(self, address: tuple[str, int], depth: int = 1) -> None:
+        """Connect all, one after the other; each hears the answers to some requests.
+
+        Args:
+            depth: how many each sends at once.
 
         Raises:
             AnswerError: these are wrong, or missing.
         """
         greeting = re.compile(re.escape(self._talk.greeting))
+        answers = re.compile(b"(?:%s){%d}" % (self._talk.answer, depth))
+        heard = b""
         for _ in range(self._load.connections):
             sock = self._open.enter_context(socket.create_connection(address, LIMIT))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
             hear(sock, greeting)
-            sock.sendall(self._requests)
-            self._last = hear(sock, self._answers, len(self._last))
+            sock.sendall(self._talk.request * depth)
+            heard = hear(sock, answers, len(heard))
             sock.setblocking(False)
             self._selector.register(sock, selectors.EVENT_READ, Client(sock))
+        self._last = heard[: len(heard) // depth] * self._load.depth
 
     def ask(self) -> None:
         """Let all send their first requests of the closed loop."""
@@ -282,7 +288,7 @@ def sample(server: Server, talk: Talk, load: Load, seconds: float) -> Sample:
     # The clients are closed last: a server that is killed cannot complain of them.
     with Crowd(talk, load) as crowd, started(server.command) as (process, address):
         with Crowd(talk, Load(1, load.depth)) as first:  # what is done once is done
-            first.connect(address)
+            first.connect(address, load.depth)
         processes = tree(process)
         empty = memory(processes)
         crowd.connect(address)

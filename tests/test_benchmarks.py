@@ -99,7 +99,7 @@ def asked(
 ) -> tuple[float, list[float]]:
     """Return what clients find who ask such a server for so long."""
     with serving(session) as address, Crowd(FIXED, load) as crowd:
-        crowd.connect(address)
+        crowd.connect(address, load.depth)
         crowd.ask()
         return crowd.run(seconds)
 
@@ -309,6 +309,27 @@ def test_a_server_that_falls_silent_is_an_error(tmp_path: Path) -> None:
     )
     with pytest.raises(AnswerError, match=r"no answer in 0\.1 s"):
         sample(Server("silent", [str(script)]), FIXED, ONE, 0.1)
+
+
+def test_who_does_not_answer_requests_that_come_at_once_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "LIMIT", 2.0)
+    script = tmp_path / "one_by_one.py"
+    script.write_text(
+        "import socket\n"
+        "listener = socket.create_server(('127.0.0.1', 0))\n"
+        "port = listener.getsockname()[1]\n"
+        "print('serving on 127.0.0.1 port', port, 'until Ctrl-C', flush=True)\n"
+        "while True:\n"
+        "    sock, _ = listener.accept()\n"
+        "    while sock.recv(100):\n"
+        "        sock.sendall(b'answer 1\\n')\n"
+    )
+    server = Server("one by one", [str(script)])
+    assert sample(server, FIXED, ONE, 0.1).per_second > 0
+    with pytest.raises(AnswerError, match=r"timed out after b'answer 1\\n'"):
+        sample(server, FIXED, Load(1, 2), 0.1)
 
 
 # -- peers
