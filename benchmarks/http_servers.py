@@ -28,6 +28,7 @@ PATH = "/sum"
 TYPE = "text/plain; charset=utf-8"
 THREADS = 4
 MOST = 20_000  # connections, where a server wants a limit
+KEEP_ALIVE = 60  # seconds; uvicorn and gunicorn close sooner, while others connect
 
 REQUEST = (
     b"POST /sum HTTP/1.1\r\n"
@@ -96,6 +97,7 @@ def serve_uvicorn(listener: socket.socket) -> None:
         loop="uvloop",
         lifespan="off",
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
         log_level="error",
         access_log=False,
     )
@@ -128,7 +130,7 @@ def serve_gunicorn(listener: socket.socket) -> None:
         "--worker-class=gthread",
         f"--threads={THREADS}",
         f"--worker-connections={MOST}",
-        "--keep-alive=60",
+        f"--keep-alive={KEEP_ALIVE}",
         f"--backlog={BACKLOG}",
         "--log-level=error",
         "--no-control-socket",

@@ -162,13 +162,14 @@ class Crowd:
         for key in list(self._selector.get_map().values()):
             self._send(key.data, time.perf_counter())
 
-    def run(self, seconds: float, least: int = 0) -> tuple[float, list[float]]:
+    def run(
+        self, seconds: float, least: int = 0, longer: float = 0.0
+    ) -> tuple[float, list[float]]:
         """Go on for so long; return how many answers came, and the latencies.
 
         Args:
-            least: answers; for them it goes on for `LONGER`, if need be. Some servers
-                read all requests before they answer any, so a time in which not all
-                have their turn would tell little.
+            least: answers; for them it goes on longer, if need be.
+            longer: so many seconds at most.
 
         Raises:
             AnswerError: a wrong one came, or a connection was closed.
@@ -179,7 +180,7 @@ class Crowd:
         n_bytes, latencies = 0, []
         end = clock() + seconds
         while True:
-            left = end - clock() + (LONGER if n_bytes < enough else 0.0)
+            left = end - clock() + (longer if n_bytes < enough else 0.0)
             if left <= 0:
                 break
             for key, _ in select(left):
@@ -302,9 +303,10 @@ def sample(server: Server, talk: Talk, load: Load, seconds: float) -> Sample:
         crowd.connect(address)
         grown = memory(processes) - empty
         crowd.ask()
-        crowd.run(WARM_UP, all_once)
+        # Some servers read all requests that have come before they answer any.
+        crowd.run(WARM_UP, 1, LIMIT)
         cpu, wall = cpu_seconds(processes), time.perf_counter()
-        answered, latencies = crowd.run(seconds, all_once)
+        answered, latencies = crowd.run(seconds, all_once, LONGER)
         wall = time.perf_counter() - wall
         cpu = cpu_seconds(processes) - cpu
     if not answered:

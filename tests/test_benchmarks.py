@@ -132,7 +132,7 @@ def test_latency_is_the_time_from_question_to_answer() -> None:
 
 @pytest.mark.parametrize(("least", "expected"), [(0, 0), (2, 2), (9, 3)])
 def test_a_slow_server_is_given_longer_until_it_has_answered_enough(
-    least: int, expected: int, monkeypatch: pytest.MonkeyPatch
+    least: int, expected: int
 ) -> None:
     goes_on = threading.Event()
 
@@ -146,14 +146,14 @@ def test_a_slow_server_is_given_longer_until_it_has_answered_enough(
         sock.recv(100)  # the next question, and
         sock.recv(100)  # the end
 
-    monkeypatch.setattr(measuring, "LONGER", LIMIT if expected == least else 1.0)
+    longer = LIMIT if expected == least else 1.0
     with serving(session) as address, Crowd(FIXED, ONE) as crowd:
         crowd.connect(address)
         crowd.ask()
         assert crowd.run(0.05) == (0, [])
         if least:
             goes_on.set()
-        answered, latencies = crowd.run(0, least)
+        answered, latencies = crowd.run(0, least, longer)
         goes_on.set()
     assert answered == len(latencies) == expected
 
@@ -324,6 +324,7 @@ def test_a_server_that_does_not_start_is_an_error(
 def test_a_server_that_falls_silent_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(measuring, "LIMIT", 2.0)
     monkeypatch.setattr(measuring, "LONGER", 0.1)
     script = tmp_path / "silent.py"
     script.write_text(
