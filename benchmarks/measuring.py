@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 BACKLOG = 1024
 LIMIT = 10.0  # seconds for an answer when nothing else is asked, and for a start
 WARM_UP = 0.2  # seconds
-LONGER = 2.0  # seconds more for a server that has not answered all clients once
+LONGER = 5.0  # seconds more for a server that has not answered all clients once
 PORTION = 1 << 16  # bytes
 
 ANNOUNCEMENT = "serving on {} port {} until Ctrl-C"
