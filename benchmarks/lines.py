@@ -21,7 +21,7 @@ from comparing import Comparison, compare
 from example02_calculator import GREETING, Calculator
 from measuring import BACKLOG, CHAPTER, PORTION, Load, Server, Talk
 
-LINES = Talk(rb"12,345,6789" b"\n", rb"7146\n", GREETING)
+LINES = Talk(b"1,2,3\n", rb"6\n", GREETING)
 LOADS = [
     *(Load(connections, 1) for connections in (1, 50, 500, 2000, 10_000)),
     *(Load(connections, 16) for connections in (1, 50, 500, 2000)),
