@@ -25,6 +25,7 @@ Output:
 import argparse
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -36,6 +37,7 @@ HOST = "127.0.0.1"
 BUFFER = 1 << 16  # bytes that the system is to keep of what goes to and fro
 TOO_MUCH = 1 << 24  # bytes; no system keeps so many then
 NINES = b"9" * MAX_DIGITS + b"\n"  # a request, and its answer
+INSTANT = 0.3  # seconds; timeout(1) signals a process, and then its group with it
 BACKLOG = 1024  # connections that the system keeps until they are accepted
 PATIENCE = 10.0  # seconds; a client that waits longer has found a fault
 
@@ -55,11 +57,23 @@ async def calculate(connection: Connection) -> None:
 
 @contextmanager
 def signals_call(stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM call `stop`; a second one does what it always did."""
+    """Let a first SIGINT or SIGTERM call `stop`, and a later one end the program.
+
+    A later one raises SystemExit, with the status that shells give: 128 and the number
+    of the signal. What comes in the same instant belongs to the one before and has no
+    effect; so that it does not strike what comes after the block, that does not end
+    until the instant is over. Then the signals do again what they did before.
+    """
+    stops, instant_ends = False, 0.0
 
     def call(number: int, frame: object) -> None:
-        signal.signal(number, before[number])
-        stop()
+        nonlocal stops, instant_ends
+        now = time.monotonic()
+        if not stops or now >= instant_ends:
+            later, stops, instant_ends = stops, True, now + INSTANT
+            if later:
+                raise SystemExit(128 + number)
+            stop()
 
     before = {
         int(number): signal.getsignal(number)
@@ -70,6 +84,8 @@ def signals_call(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, call)
         yield
     finally:
+        if stops:
+            time.sleep(max(0, instant_ends - time.monotonic()))
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -25,10 +25,10 @@ Output:
     one in mid-line       another is answered: 7
     one too many          error: the server is busy
     a stop in mid-line    is answered first: 8
+    a thread for each client: none has held up another, or the end
 """
 
 import argparse
-import errno
 import logging
 import math
 import selectors
@@ -37,7 +37,6 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from queue import SimpleQueue
 from typing import Protocol, Self
 
 from example02_calculator import GREETING, Calculator
@@ -45,7 +44,6 @@ from example07_calculator_on_the_reactor import HOST, listen, port, signals_call
 from reactor import BUSY, Limits, RefusedError, refuse
 
 LIMITS = Limits(connections=1000)  # and as many threads
-NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 LOG = logging.getLogger("threads")
 PATIENCE = 10.0  # seconds; a client that waits longer has found a fault
 SHORT = 0.2  # seconds for a request, where a client is to be too slow
@@ -57,7 +55,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
-class NotReadingError(OSError):
+class NotReadingError(Exception):
     """A client does not take its answers."""
 
 
@@ -95,15 +93,20 @@ class Stop:
     ) -> bool:
         """Wait until a socket is ready for `event`; tell whether it is.
 
-        If it is not, `deadline` or the end of the grace has come, or the stop just now;
-        or, for one that is `idle`, before.
+        If it is not, `deadline` or the end of the grace has come; or, for one that is
+        `idle`, the stop.
         """
-        with Selector() as selector:
-            selector.register(sock, event)
-            if idle or not self.is_set():
-                selector.register(self._reader, READ)
-            left = min(deadline, self.deadline) - time.monotonic()
-            return any(key.fileobj is sock for key, _ in selector.select(max(0, left)))
+        while (left := min(deadline, self.deadline) - time.monotonic()) > 0:
+            with Selector() as selector:
+                selector.register(sock, event)
+                if idle or not self.is_set():
+                    selector.register(self._reader, READ)
+                ready = [key.fileobj for key, _ in selector.select(left)]
+            if sock in ready:
+                return True
+            if idle and ready:
+                break
+        return False
 
     def close(self) -> None:
         self._reader.close()
@@ -130,29 +133,21 @@ class Client:
             RefusedError: a line is too long, or the last one has no end.
             TimeoutError: nothing has come, or not the end of a line.
         """
-        limits = self._limits
-        deadline = time.monotonic() + (limits.request if self._rest else limits.idle)
-        while not self._stop.over():
-            idle = not self._rest
-            if not self._stop.ready(self._socket, READ, deadline, idle=idle):
-                if time.monotonic() >= deadline:
-                    break
-                if idle:
-                    return []
-                continue  # the server stops; this request may be finished
+        limits, idle = self._limits, not self._rest
+        deadline = time.monotonic() + (limits.idle if idle else limits.request)
+        while self._stop.ready(self._socket, READ, deadline, idle=idle):
             data = self._socket.recv(limits.turn)
             if not data:
                 if self._rest:
                     raise RefusedError("the last line has no end")
                 return []
-            *lines, rest = (self._rest + data).split(b"\n")
-            if max(map(len, (*lines, rest))) > limits.line:
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            if max(map(len, (*lines, self._rest))) > limits.line:
                 raise RefusedError(f"a line of more than {limits.line} bytes")
-            if idle:
-                deadline = time.monotonic() + limits.request
-            self._rest = rest
             if lines:
                 return lines
+            if idle:
+                idle, deadline = False, time.monotonic() + limits.request
         if self._rest:
             raise TimeoutError("a request has no end")
         if not self._stop.is_set():
@@ -170,8 +165,7 @@ class Client:
             try:
                 data = data[self._socket.send(data) :]
             except BlockingIOError:
-                self._stop.ready(self._socket, WRITE, deadline)
-                if time.monotonic() >= min(deadline, self._stop.deadline):
+                if not self._stop.ready(self._socket, WRITE, deadline):
                     raise NotReadingError from None
 
     def linger(self) -> None:
@@ -182,9 +176,8 @@ class Client:
         """
         self._socket.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + self._limits.linger
-        while time.monotonic() < min(deadline, self._stop.deadline):
-            ready = self._stop.ready(self._socket, READ, deadline)
-            if ready and not self._socket.recv(1 << 16):
+        while self._stop.ready(self._socket, READ, deadline):
+            if not self._socket.recv(1 << 16):
                 break
 
 
@@ -212,7 +205,10 @@ class BlockingServer:
     def run(self) -> None:
         """Serve until `stop`, and finish what has begun."""
         with closing(self._clients()) as clients:
-            self.serve_all(clients)
+            threads = self.serve_all(clients)
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(self.limits.tick)  # Windows lets Ctrl-C wait for its end
         self._stop.close()
 
     def stop(self) -> None:
@@ -225,8 +221,13 @@ class BlockingServer:
             figures = self._figures.copy()
         return ", ".join(f"{name} {n}" for name, n in figures.items()).encode()
 
-    def serve_all(self, clients: Iterable[socket.socket]) -> None:
-        """Have each client served, or refuse it; return when all have ended."""
+    def serve_all(self, clients: Iterable[socket.socket]) -> Iterable[threading.Thread]:
+        """Have each client served, or refuse it.
+
+        Returns:
+            Those threads that may still be at it. They should be daemons, so that
+            nobody waits for them if the program ends otherwise.
+        """
         raise NotImplementedError
 
     def serve(self, sock: socket.socket) -> None:
@@ -278,7 +279,7 @@ class BlockingServer:
                         break
                     # Windows lets Ctrl-C wait for the end of this wait.
                     tick = time.monotonic() + self.limits.tick
-                    self._stop.ready(self._listener, READ, tick)
+                    self._stop.ready(self._listener, READ, tick, idle=True)
                 else:
                     if sock is not None:
                         yield sock
@@ -297,10 +298,10 @@ class BlockingServer:
             return self._listener.accept()[0]
         except BlockingIOError:
             raise
-        except OSError as error:
-            if error.errno not in NO_DESCRIPTORS:
-                return None  # the client has gone already
-        self._spare.close()  # which makes room for one, to be told
+        except ConnectionAbortedError:
+            return None  # the client has gone already
+        except OSError:
+            self._spare.close()  # which makes room for one, to be told
         try:
             self.refuse(self._listener.accept()[0])
         except BlockingIOError:
@@ -316,31 +317,22 @@ class BlockingServer:
 class ThreadPerConnection(BlockingServer):
     """Serves each client in a thread of its own, up to `limits.connections`."""
 
-    def serve_all(self, clients: Iterable[socket.socket]) -> None:
-        ended: SimpleQueue[threading.Thread] = SimpleQueue()
-
-        def talk(sock: socket.socket) -> None:
-            self.serve(sock)
-            ended.put(threading.current_thread())
-
-        n_threads = 0
+    def serve_all(self, clients: Iterable[socket.socket]) -> Iterable[threading.Thread]:
+        threads: list[threading.Thread] = []
         for sock in clients:
-            while not ended.empty():
-                ended.get().join()
-                n_threads -= 1
-            if n_threads == self.limits.connections:
+            if len(threads) >= self.limits.connections:
+                threads = [one for one in threads if one.is_alive()]
+            if len(threads) >= self.limits.connections:
                 self.refuse(sock)
                 continue
-            # A daemon, so that nobody waits for it at a second Ctrl-C.
-            thread = threading.Thread(target=talk, args=(sock,), daemon=True)
+            thread = threading.Thread(target=self.serve, args=(sock,), daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the system has no more
                 self.refuse(sock)
             else:
-                n_threads += 1
-        for _ in range(n_threads):
-            ended.get().join()
+                threads.append(thread)
+        return threads
 
 
 class Server(Protocol):
@@ -352,10 +344,16 @@ class Server(Protocol):
 
     def stop(self) -> None: ...
 
+    def summary(self) -> bytes: ...
+
 
 @contextmanager
 def serving(server: Server) -> Iterator[int]:
-    """Run a server in a thread; give its port; stop it in the end."""
+    """Run a server in a thread; give its port; stop it in the end.
+
+    Raises:
+        SystemExit: it does not end.
+    """
     thread = threading.Thread(target=server.run, daemon=True)
     try:
         thread.start()
@@ -363,6 +361,8 @@ def serving(server: Server) -> Iterator[int]:
     finally:
         server.stop()
         thread.join(PATIENCE)
+    if thread.is_alive():
+        raise SystemExit(f"the server was to end within {PATIENCE:g} s")
 
 
 class Caller:
@@ -416,27 +416,41 @@ def trickle(caller: Caller) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the options, with two for all servers: --serve and its --port."""
     parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
     parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
     options = parser.parse_args()
     if options.port and not options.serve:
         parser.error("--port goes with --serve")
+    return options
+
+
+def listen_or_exit(port: int) -> socket.socket:
+    """Return a socket that listens on `port`, or say why that cannot be had."""
     try:
-        listener = listen(options.port)
+        return listen(port)
     except OSError as error:
-        raise SystemExit(f"port {options.port}: {error}") from None
+        raise SystemExit(f"port {port}: {error}") from None
+
+
+def serve_until_signal(server: Server) -> None:
+    """Serve until SIGINT or SIGTERM; tell where, and in the end, what has been."""
+    with signals_call(server.stop):
+        print(f"serving on {HOST} port {server.port} until Ctrl-C", flush=True)
+        server.run()
+    print(server.summary().decode())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options = options_of(parser)
+    listener = listen_or_exit(options.port)
     if options.serve:
-        server = ThreadPerConnection(listener)
-        with signals_call(server.stop):
-            print(f"serving on {HOST} port {server.port} until Ctrl-C", flush=True)
-            server.run()
-        print(server.summary().decode())
+        serve_until_signal(ThreadPerConnection(listener))
         return
 
-    limits = Limits(request=SHORT)
-    server = ThreadPerConnection(listener, limits)
+    server = ThreadPerConnection(listener, Limits(request=SHORT, linger=SHORT))
     with serving(server) as number, Caller(number) as slow:
         slow.line()
         began = time.perf_counter()
@@ -450,7 +464,7 @@ def main() -> None:
     if said != "error: a request has no end":
         raise SystemExit("who never ends a line was to be told so")
 
-    server = ThreadPerConnection(listen(), Limits(connections=2))
+    server = ThreadPerConnection(listen(), Limits(connections=2, linger=SHORT))
     with serving(server) as number, Caller(number) as one, Caller(number) as other:
         for caller in one, other:
             caller.line()
@@ -468,6 +482,7 @@ def main() -> None:
     print(f"a stop in mid-line    is answered first: {begun}")
     if end or begun != "8":
         raise SystemExit("what has begun was to be answered, and nothing else")
+    print("a thread for each client: none has held up another, or the end")
 
 
 if __name__ == "__main__":

@@ -28,15 +28,22 @@ Output:
 """
 
 import argparse
-import queue
 import socket
 import threading
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from queue import SimpleQueue
 
-from example07_calculator_on_the_reactor import HOST, listen, port, signals_call
-from example08_thread_per_connection import BlockingServer, Caller, serving
+from example07_calculator_on_the_reactor import listen
+from example08_thread_per_connection import (
+    BlockingServer,
+    Caller,
+    listen_or_exit,
+    options_of,
+    serve_until_signal,
+    serving,
+)
 from reactor import Limits
 
 LIMITS = Limits()
@@ -64,14 +71,14 @@ class ThreadPool(BlockingServer):
         waiting: int = WAITING,
         limits: Limits = LIMITS,
     ) -> None:
-        if n_threads < 1 or waiting < 1:  # a Queue(0) would have no bound
+        if n_threads < 1 or waiting < 1:  # with 0, nobody would come to a thread
             raise ValueError(f"{n_threads} threads and {waiting} that wait")
         super().__init__(listener, limits)
         self._n_threads = n_threads
-        self._queue: queue.Queue[socket.socket | None] = queue.Queue(waiting)
+        self._waiting = waiting
+        self._queue: SimpleQueue[socket.socket | None] = SimpleQueue()
 
-    def serve_all(self, clients: Iterable[socket.socket]) -> None:
-        # Daemons, so that nobody waits for them at a second Ctrl-C.
+    def serve_all(self, clients: Iterable[socket.socket]) -> Iterable[threading.Thread]:
         threads = [
             threading.Thread(target=self._work, daemon=True)
             for _ in range(self._n_threads)
@@ -79,14 +86,13 @@ class ThreadPool(BlockingServer):
         for thread in threads:
             thread.start()
         for sock in clients:
-            try:
-                self._queue.put_nowait(sock)
-            except queue.Full:
+            if self._queue.qsize() < self._waiting:  # nobody else puts clients there
+                self._queue.put(sock)
+            else:
                 self.refuse(sock)
         for _ in threads:
             self._queue.put(None)  # behind the last client
-        for thread in threads:
-            thread.join()
+        return threads
 
     def _work(self) -> None:
         while (sock := self._queue.get()) is not None:
@@ -116,26 +122,15 @@ def occupy(number: int, n: int, stack: ExitStack) -> list[Caller]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=threads, default=32)
-    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
-    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
-    options = parser.parse_args()
-    n = options.threads
-    if options.port and not options.serve:
-        parser.error("--port goes with --serve")
-    try:
-        listener = listen(options.port)
-    except OSError as error:
-        raise SystemExit(f"port {options.port}: {error}") from None
+    options = options_of(parser)
+    n, listener = options.threads, listen_or_exit(options.port)
     if options.serve:
-        server = ThreadPool(listener, n)
-        with signals_call(server.stop):
-            print(f"serving on {HOST} port {server.port} until Ctrl-C", flush=True)
-            server.run()
-        print(server.summary().decode())
+        serve_until_signal(ThreadPool(listener, n))
         return
 
     print(f"threads             {n:3}")
-    with serving(ThreadPool(listener, n, waiting=2)) as number, ExitStack() as stack:
+    server = ThreadPool(listener, n, 2, Limits(linger=SHORT))
+    with serving(server) as number, ExitStack() as stack:
         silent = occupy(number, n, stack)
         more = [stack.enter_context(Caller(number)) for _ in range(3)]
         first, second, surplus = more

@@ -49,10 +49,9 @@ from example07_calculator_on_the_reactor import (
     BACKLOG,
     HOST,
     calculate,
-    port,
     signals_call,
 )
-from example08_thread_per_connection import Caller
+from example08_thread_per_connection import Caller, options_of
 from reactor import Limits, Reactor
 
 LIMITS = Limits()
@@ -180,7 +179,8 @@ class Supervisor:
         # A process that has only just been forked has the handlers of this one.
         if not self._stops and os.getpid() == self._pid:
             self._stops = True
-            self._stopper.send_bytes(b"stop")
+            with suppress(OSError):  # it is closed
+                self._stopper.send_bytes(b"stop")
 
     def dismiss(self) -> None:
         """Tell all processes to stop in order, and wait for none."""
@@ -197,7 +197,9 @@ class Supervisor:
         try:
             if kind is None:
                 self.dismiss()
-                deadline = time.monotonic() + self._limits.stop + self._limits.tick
+                limits = self._limits  # as the reactor winds up, and a bit more
+                patience = limits.stop + limits.linger + 2 * limits.tick
+                deadline = time.monotonic() + patience
                 for process in processes:
                     process.join(max(0, deadline - time.monotonic()))
         finally:
@@ -283,7 +285,26 @@ def processes(text: str) -> int:
     return number
 
 
-def demonstrate(supervisor: Supervisor, stack: ExitStack) -> None:
+def serve(supervisor: Supervisor) -> None:
+    """Serve until SIGINT or SIGTERM, also while the processes start or end."""
+    with signals_call(supervisor.stop), supervisor:
+        supervisor.start()
+        print(f"serving on {HOST} port {supervisor.port} until Ctrl-C", flush=True)
+        supervisor.run()
+    print(f"died and replaced {supervisor.replaced}")
+
+
+def demonstrate(supervisor: Supervisor) -> None:
+    """Try it out, and see that all processes end in order."""
+    with supervisor, ExitStack() as stack:
+        supervisor.start()
+        kill_one_and_stop(supervisor, stack)
+    if any(supervisor.statuses):
+        raise SystemExit(f"all were to end with status 0, not {supervisor.statuses}")
+    print(f"all {len(supervisor.statuses)} end with status 0")
+
+
+def kill_one_and_stop(supervisor: Supervisor, stack: ExitStack) -> None:
     """Kill a process, and stop the others with a line half sent."""
     first, one = call(supervisor.port, lambda pid: True)
     stack.callback(one.close)
@@ -320,11 +341,7 @@ def demonstrate(supervisor: Supervisor, stack: ExitStack) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=processes, default=2, help="processes")
-    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
-    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
-    options = parser.parse_args()
-    if options.port and not options.serve:
-        parser.error("--port goes with --serve")
+    options = options_of(parser)
     if not hasattr(socket, "SO_REUSEPORT"):
         print("needs SO_REUSEPORT")
         raise SystemExit(77)
@@ -333,23 +350,9 @@ def main() -> None:
     except OSError as error:
         raise SystemExit(f"port {options.port}: {error}") from None
     try:
-        with supervisor, ExitStack() as stack:
-            supervisor.start()
-            if options.serve:
-                stack.enter_context(signals_call(supervisor.stop))
-                number = supervisor.port
-                print(f"serving on {HOST} port {number} until Ctrl-C", flush=True)
-                supervisor.run()
-            else:
-                demonstrate(supervisor, stack)
+        serve(supervisor) if options.serve else demonstrate(supervisor)
     except (DyingError, LookupError, ConnectionError) as error:
         raise SystemExit(f"given up: {error}") from None
-    if options.serve:
-        print(f"died and replaced {supervisor.replaced}")
-        return
-    if any(supervisor.statuses):
-        raise SystemExit(f"all were to end with status 0, not {supervisor.statuses}")
-    print(f"all {len(supervisor.statuses)} end with status 0")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ Output:
 
 import argparse
 import asyncio
+import errno
 import logging
 import math
 import socket
@@ -37,16 +38,12 @@ from dataclasses import asdict
 from typing import Any
 
 from example02_calculator import GREETING, Calculator
-from example07_calculator_on_the_reactor import (
-    BACKLOG,
-    HOST,
-    listen,
-    port,
-    signals_call,
-)
+from example07_calculator_on_the_reactor import BACKLOG, listen
 from example08_thread_per_connection import (
-    NO_DESCRIPTORS,
     Caller,
+    listen_or_exit,
+    options_of,
+    serve_until_signal,
     serving,
 )
 from reactor import BUSY, Limits, RefusedError, Statistics, refuse
@@ -54,6 +51,7 @@ from reactor import BUSY, Limits, RefusedError, Statistics, refuse
 ACCEPTS = 64  # connections taken in one turn of the loop
 LIMITS = Limits()
 LOG = logging.getLogger("streams")
+NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 MOMENT = 0.001  # seconds, enough for a turn of the loop
 SHORT = 0.2  # seconds between two requests, where a client is to be too slow
 
@@ -280,24 +278,13 @@ class StreamServer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
-    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
-    options = parser.parse_args()
-    if options.port and not options.serve:
-        parser.error("--port goes with --serve")
-    try:
-        listener = listen(options.port)
-    except OSError as error:
-        raise SystemExit(f"port {options.port}: {error}") from None
+    options = options_of(parser)
+    listener = listen_or_exit(options.port)
     if options.serve:
-        server = StreamServer(listener)
-        with signals_call(server.stop):
-            print(f"serving on {HOST} port {server.port} until Ctrl-C", flush=True)
-            server.run()
-        print(server.summary().decode())
+        serve_until_signal(StreamServer(listener))
         return
 
-    silent = StreamServer(listener, Limits(idle=SHORT))
+    silent = StreamServer(listener, Limits(idle=SHORT, linger=SHORT))
     began = time.perf_counter()
     with serving(silent) as number, Caller(number) as caller:
         caller.line()
@@ -307,7 +294,7 @@ def main() -> None:
     if said != "error: nothing has come":
         raise SystemExit("who says nothing was to be told so")
 
-    server = StreamServer(listen(), Limits(connections=3))
+    server = StreamServer(listen(), Limits(connections=3, linger=SHORT))
     with ExitStack() as stack:
         number = stack.enter_context(serving(server))
         one, other, long = (stack.enter_context(Caller(number)) for _ in range(3))

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count, pairwise
 from types import ModuleType
 from typing import Any
 
+import example07_calculator_on_the_reactor as calculator
 import example08_thread_per_connection as threads
 import example09_thread_pool as pool
 import example10_preforked as preforked
@@ -142,6 +143,7 @@ SCRIPTS = [
     pytest.param(preforked, id="preforked", marks=needs_reuse_port),
     pytest.param(streams, id="streams"),
 ]
+SERVERS = [pytest.param(calculator, id="reactor"), *SCRIPTS]
 each_model = pytest.mark.parametrize("model", MODELS)
 # Those that have limits of their own; the tests of the reactor see to its.
 each_limited = pytest.mark.parametrize(
@@ -511,20 +513,42 @@ def test_a_signal_ends_the_script_in_order(module: ModuleType, number: int) -> N
 
 
 @needs_posix_signals
-@pytest.mark.parametrize("module", [one for one in SCRIPTS if one.id != "pool"])
-def test_a_second_ctrl_c_does_not_wait_for_what_has_begun(module: ModuleType) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", SERVERS)
+def test_a_second_signal_does_not_wait_for_what_has_begun(
+    module: ModuleType, number: signal.Signals
+) -> None:
     with served(module) as (process, port):
+        workers = psutil.Process(process.pid).children(recursive=True)
         server = Served(port, process.terminate)
         with server.connect() as client:
             client.sendall(b"1,2\n3,")
             assert lines_of(client, 2) == GREETING + b"3\n"
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             while server.listens():
                 pass
+            time.sleep(calculator.INSTANT)  # or it would belong to the first
+            process.send_signal(number)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=LIMIT)
+        assert (process.returncode, out, err) == (128 + number, b"", b"")
+        assert not any(map(is_at_work, workers))
+
+
+@needs_posix_signals
+@pytest.mark.parametrize("module", SERVERS)
+def test_two_signals_at_once_are_one(module: ModuleType) -> None:
+    with served(module) as (process, port):
+        with Served(port, process.terminate).connect() as client:
+            client.sendall(b"1,2\n3,")
+            assert lines_of(client, 2) == GREETING + b"3\n"
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=LIMIT)
-        assert process.returncode != 0
-        assert b"\nKeyboardInterrupt" in err
+            process.send_signal(signal.SIGINT)
+            client.sendall(b"4\n")
+            assert all_of(client) == b"7\n"
+        out, err = process.communicate(timeout=LIMIT)
+        assert (process.returncode, err) == (0, b"")
+        assert out.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("module", SCRIPTS)
@@ -544,15 +568,38 @@ def test_a_stop_wakes_who_waits_for_a_socket() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, ThreadPoolExecutor(1) as pool:
         later = time.monotonic() + LIMIT
-        future = pool.submit(stop.ready, ours, selectors.EVENT_READ, later)
+        idle = pool.submit(stop.ready, ours, selectors.EVENT_READ, later, idle=True)
         stop.set()
-        assert future.result(LIMIT) is False
+        assert idle.result(LIMIT) is False
         assert stop.is_set()
         assert not stop.over()
+        begun = pool.submit(stop.ready, ours, selectors.EVENT_READ, later)
         theirs.sendall(b"!")
-        assert stop.ready(ours, selectors.EVENT_READ, later)
+        assert begun.result(LIMIT)
+        assert stop.ready(ours, selectors.EVENT_READ, later, idle=True)
         stop.close()
         stop.set()
+
+
+def test_a_wait_goes_on_when_the_stop_comes_and_ends_with_the_grace() -> None:
+    stop = threads.Stop(SHORT)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, closing(stop), ThreadPoolExecutor(1) as pool:
+        later = time.monotonic() + LIMIT
+        begun = pool.submit(stop.ready, ours, selectors.EVENT_READ, later)
+        stop.set()
+        assert begun.result(LIMIT) is False
+        assert stop.over()
+        theirs.sendall(b"!")
+        assert not stop.ready(ours, selectors.EVENT_READ, later)
+
+
+def test_what_is_always_ready_is_not_past_its_deadline() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, closing(threads.Stop(LIMIT)) as stop:
+        theirs.sendall(b"!")
+        assert stop.ready(ours, selectors.EVENT_READ, time.monotonic() + LIMIT)
+        assert not stop.ready(ours, selectors.EVENT_READ, time.monotonic())
 
 
 def test_a_thread_that_cannot_be_started_is_a_refusal(

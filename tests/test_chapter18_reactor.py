@@ -1300,16 +1300,78 @@ def test_a_signal_ends_the_server_when_all_is_answered(number: signal.Signals) -
     assert re.fullmatch(expected, out)
 
 
+class Clock:
+    """What signals_call uses of `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(calculator, "time", clock)
+    return clock
+
+
 @needs_posix_signals
-def test_a_second_signal_does_what_it_always_did() -> None:
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_program_unless_it_belongs_to_the_first(
+    clock: Clock, first: signal.Signals, second: signal.Signals
+) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     stops: list[str] = []
     with calculator.signals_call(lambda: stops.append("stop")):
-        signal.raise_signal(signal.SIGINT)
+        clock.now += calculator.INSTANT
+        signal.raise_signal(first)
         assert stops == ["stop"]
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        clock.now += 0.9 * calculator.INSTANT
+        signal.raise_signal(second)
+        clock.now += 0.2 * calculator.INSTANT
+        for _ in range(2):
+            with pytest.raises(SystemExit) as exit_:
+                signal.raise_signal(second)
+            assert exit_.value.code == 128 + second
+            clock.now += 0.9 * calculator.INSTANT
+            signal.raise_signal(second)
+            clock.now += 0.2 * calculator.INSTANT
+        now = clock.now
+    assert clock.now == now
     assert stops == ["stop"]
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+@needs_posix_signals
+def test_a_signal_that_belongs_to_the_first_does_not_strike_what_comes_after(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        signal.raise_signal(signal.SIGINT)
+        clock.now += seconds
+
+    monkeypatch.setattr(clock, "sleep", sleep)
+    began = clock.now
+    with calculator.signals_call(lambda: None):
+        signal.raise_signal(signal.SIGINT)
+        clock.now += 0.1
+    assert clock.now == pytest.approx(began + calculator.INSTANT)
+
+
+@needs_posix_signals
+def test_without_a_signal_the_block_ends_at_once(clock: Clock) -> None:
+    began = clock.now
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(LookupError), calculator.signals_call(lambda: None):
+        raise LookupError
+    assert clock.now == began
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_bad_ports_are_refused(
