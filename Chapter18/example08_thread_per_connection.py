@@ -20,8 +20,8 @@ kind lacks:
 Try:  --serve --port 8000
 
 Output:
-    a thread is started   0.87 ms from the call to the greeting
-    a byte every 0.02 s   error: a request has no end, after 0.22 s
+    a thread is started   2.51 ms from the call to the greeting
+    a byte every 0.02 s   error: a request has no end, after 0.23 s
     one in mid-line       another is answered: 7
     one too many          error: the server is busy
     a stop in mid-line    is answered first: 8

@@ -25,7 +25,7 @@ Try:  --serve --port 8000
 Output:
     processes          2, on one port
     one is killed      its client is cut off; another is answered: 7
-    replaced           1, in 11 ms
+    replaced           1, in 12 ms
     the new one        answers: 9
     a stop in mid-line is answered first: 6
     all 2 end with status 0

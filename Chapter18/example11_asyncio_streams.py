@@ -19,7 +19,7 @@ Streams bring backpressure and a limit for lines. The rest is to be added:
 Try:  --serve --port 8000
 
 Output:
-    silence               error: nothing has come, after 0.21 s
+    silence               error: nothing has come, after 0.22 s
     one in mid-line       another is answered: 7
     one too many          error: the server is busy
     too long a line       error: a line of more than 4096 bytes

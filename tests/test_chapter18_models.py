@@ -1,5 +1,6 @@
 """Chapter 18, the other models: the parts a reader would copy."""
 
+import errno
 import os
 import random
 import selectors
@@ -602,6 +603,101 @@ def test_what_is_always_ready_is_not_past_its_deadline() -> None:
         assert not stop.ready(ours, selectors.EVENT_READ, time.monotonic())
 
 
+def test_a_wait_that_ends_too_early_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selectors of some systems measure time more finely than `time.monotonic`."""
+
+    class Hasty(selectors.SelectSelector):
+        def select(self, timeout: float | None = None) -> list[Any]:
+            return [] if next(calls) < 3 else super().select(timeout)
+
+    calls = count(0)
+    monkeypatch.setattr(threads, "Selector", Hasty)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, closing(threads.Stop(LIMIT)) as stop:
+        theirs.sendall(b"!")
+        later = time.monotonic() + LIMIT
+        assert stop.ready(ours, selectors.EVENT_READ, later, idle=True)
+
+
+class FullListener:
+    """A listener that has no descriptor, or no client, or one, as told."""
+
+    def __init__(self, *steps: OSError | socket.socket) -> None:
+        self._steps = iter(steps)
+
+    def accept(self) -> tuple[socket.socket, None]:
+        step = next(self._steps)
+        if isinstance(step, OSError):
+            raise step
+        return step, None
+
+    def close(self) -> None:
+        pass
+
+
+WSAEMFILE = 10024  # what Windows says instead of EMFILE
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, WSAEMFILE])
+def test_who_gets_no_descriptor_is_told_whatever_the_system_calls_it(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    lack = OSError(number, "none left")
+    ours, theirs = socket.socketpair()
+    server = threads.ThreadPerConnection(listen())
+    pauses: list[float] = []
+    with theirs, closing(server._listener):
+        listener = FullListener(lack, ours, lack, lack, lack, BlockingIOError())
+        monkeypatch.setattr(server, "_listener", listener)
+        monkeypatch.setattr(time, "sleep", pauses.append)
+        assert server._accept() is None
+        assert all_of(theirs) == BUSY
+        assert pauses == []
+        assert server._accept() is None  # the spare one has not helped
+        assert pauses == [server.limits.tick]
+        with pytest.raises(BlockingIOError):
+            server._accept()
+        assert server._spare.fileno() >= 0
+    server._spare.close()
+    server._stop.close()
+
+
+def test_who_has_gone_before_it_is_accepted_is_no_reason_to_pause() -> None:
+    server = threads.ThreadPerConnection(listen())
+    with closing(server._listener), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "_listener", FullListener(ConnectionAbortedError()))
+        spare = server._spare.fileno()
+        assert server._accept() is None
+        assert server._spare.fileno() == spare
+    server._spare.close()
+    server._stop.close()
+
+
+def test_a_server_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "PATIENCE", SHORT)
+    ends = threading.Event()
+
+    class Endless:
+        port = 0
+
+        def run(self) -> None:
+            ends.wait(LIMIT)
+
+        def stop(self) -> None:
+            pass
+
+        def summary(self) -> bytes:
+            return b""
+
+    with no_thread_is_left():
+        with pytest.raises(SystemExit, match="was to end"), threads.serving(Endless()):
+            pass
+        ends.set()
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread():
+                thread.join(LIMIT)
+
+
 def test_a_thread_that_cannot_be_started_is_a_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -729,6 +825,21 @@ def test_a_process_that_is_terminated_finishes_its_work_and_is_replaced() -> Non
         assert supervisor.turn(LIMIT) == 1
         assert supervisor.pids.isdisjoint({pid})
         assert server.answers()
+
+
+@needs_reuse_port
+def test_a_process_has_the_time_that_its_limits_give_it() -> None:
+    """Its client never ends its line, nor the connection."""
+    limits = Limits(stop=SHORT, linger=5 * SHORT, tick=SHORT)
+    with socket.socket() as client:
+        with preforked.Supervisor(0, 1, limits) as supervisor:
+            supervisor.start()
+            client.settimeout(LIMIT)
+            client.connect((HOST, supervisor.port))
+            client.sendall(b"1,2\n3,")
+            assert lines_of(client, 2) == GREETING + b"3\n"
+        assert supervisor.statuses == [0]
+        assert all_of(client) == b"error: a request has no end\n"
 
 
 @needs_reuse_port
