@@ -409,9 +409,14 @@ def trickle(caller: Caller) -> float:
 
     Returns:
         After how many seconds it did.
+
+    Raises:
+        SystemExit: it bears that.
     """
     began = time.perf_counter()
-    while not caller.hears(PAUSE) and time.perf_counter() - began < PATIENCE:
+    while not caller.hears(PAUSE):
+        if time.perf_counter() - began > PATIENCE:
+            raise SystemExit(f"the server reads a line without end for {PATIENCE:g} s")
         caller.send("1")
     return time.perf_counter() - began
 

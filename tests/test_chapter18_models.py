@@ -305,9 +305,28 @@ def test_a_request_has_a_deadline_however_often_a_byte_comes(model: Model) -> No
         with threads.Caller(server.port) as caller:
             assert caller.line() == "calculator: sum"
             assert caller.ask("1,2") == "3"
-            assert SHORT <= threads.trickle(caller) + threads.PAUSE < LIMIT
+            assert threads.trickle(caller) + threads.PAUSE >= SHORT
             assert caller.line() == "error: a request has no end"
         server.until(lambda figures: figures["too_slow"] == 1)
+
+
+@each_limited
+def test_what_comes_behind_a_whole_request_has_a_deadline_too(model: Model) -> None:
+    with model(Limits(request=SHORT, tick=SHORT / 4)) as server:
+        with server.connect() as client:
+            client.sendall(b"1,2\n3,")
+            refusal = b"error: a request has no end\n"
+            assert all_of(client) == GREETING + b"3\n" + refusal
+        server.until(lambda figures: figures["too_slow"] == 1)
+
+
+def test_a_server_that_bears_a_trickle_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with with_threads(Limits()) as server, threads.Caller(server.port) as caller:
+        assert caller.line() == "calculator: sum"
+        with monkeypatch.context() as patch:
+            patch.setattr(threads, "PATIENCE", 2 * threads.PAUSE)
+            with pytest.raises(SystemExit, match="without end"):
+                threads.trickle(caller)
 
 
 @each_limited
@@ -675,12 +694,13 @@ def test_who_has_gone_before_it_is_accepted_is_no_reason_to_pause() -> None:
 
 def test_a_server_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "PATIENCE", SHORT)
-    ends = threading.Event()
+    ends, runners = threading.Event(), list[threading.Thread]()
 
     class Endless:
         port = 0
 
         def run(self) -> None:
+            runners.append(threading.current_thread())
             ends.wait(LIMIT)
 
         def stop(self) -> None:
@@ -693,9 +713,7 @@ def test_a_server_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(SystemExit, match="was to end"), threads.serving(Endless()):
             pass
         ends.set()
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread():
-                thread.join(LIMIT)
+        runners[0].join(LIMIT)
 
 
 def test_a_thread_that_cannot_be_started_is_a_refusal(
