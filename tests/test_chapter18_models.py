@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count, pairwise
+from multiprocessing.connection import wait as wait_for
 from types import ModuleType
 from typing import Any
 
@@ -552,7 +553,7 @@ def test_a_second_signal_does_not_wait_for_what_has_begun(
             process.send_signal(number)
             out, err = process.communicate(timeout=LIMIT)
         assert (process.returncode, out, err) == (128 + number, b"", b"")
-        assert not any(map(is_at_work, workers))
+        all_end(workers)
 
 
 @needs_posix_signals
@@ -799,6 +800,14 @@ def is_at_work(process: psutil.Process) -> bool:
     return False
 
 
+def all_end(processes: list[psutil.Process]) -> None:
+    """Wait for their end; multiprocessing's own helpers notice that of their parent."""
+    deadline = time.monotonic() + LIMIT
+    while any(map(is_at_work, processes)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def die(*_: object) -> None:
     os._exit(1)
 
@@ -846,6 +855,26 @@ def test_a_process_that_is_terminated_finishes_its_work_and_is_replaced() -> Non
 
 
 @needs_reuse_port
+def test_a_signal_may_come_when_the_supervisor_is_closed() -> None:
+    with preforked.Supervisor(0, 1) as supervisor:
+        pass
+    supervisor.stop()
+
+
+@needs_reuse_port
+def test_a_signal_to_a_child_that_was_just_forked_does_not_stop_the_supervisor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with preforked.Supervisor(0, 1) as supervisor:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 0)
+            supervisor.stop()
+        assert not wait_for([supervisor._stopped], 0)
+        supervisor.stop()
+        supervisor.run()
+
+
+@needs_reuse_port
 def test_a_process_has_the_time_that_its_limits_give_it() -> None:
     """Its client never ends its line, nor the connection."""
     limits = Limits(stop=SHORT, linger=5 * SHORT, tick=SHORT)
@@ -866,10 +895,7 @@ def test_processes_whose_supervisor_is_killed_end_by_themselves() -> None:
         workers = psutil.Process(process.pid).children(recursive=True)
         assert len(workers) >= 2
         process.kill()
-        deadline = time.monotonic() + LIMIT
-        while any(map(is_at_work, workers)):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        all_end(workers)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((HOST, port), LIMIT)
 
