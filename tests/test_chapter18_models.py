@@ -13,7 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from itertools import count, pairwise
 from multiprocessing.connection import wait as wait_for
@@ -312,6 +318,14 @@ def test_a_request_has_a_deadline_however_often_a_byte_comes(model: Model) -> No
 
 
 @each_limited
+def test_who_is_wrong_is_not_counted_as_slow(model: Model) -> None:
+    with model(Limits()) as server:
+        assert server.talk(b"1" * 9000).startswith(b"error: a line of more")
+        server.until(lambda figures: figures["accepted"] >= 2)
+        server.until(lambda figures: figures["too_slow"] == 0)
+
+
+@each_limited
 def test_what_comes_behind_a_whole_request_has_a_deadline_too(model: Model) -> None:
     with model(Limits(request=SHORT, tick=SHORT / 4)) as server:
         with server.connect() as client:
@@ -531,6 +545,36 @@ def test_a_signal_ends_the_script_in_order(module: ModuleType, number: int) -> N
         out, err = process.communicate(timeout=LIMIT)
         assert (process.returncode, err) == (0, b"")
         assert out.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        threads.ThreadPerConnection,
+        lambda listener: pool.ThreadPool(listener, 2),
+        streams.StreamServer,
+    ],
+    ids=["threads", "pool", "streams"],
+)
+def test_who_waits_in_the_backlog_at_the_stop_is_answered(
+    kind: Callable[[socket.socket], threads.Server],
+) -> None:
+    listener = listen()
+    server = kind(listener)
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(
+                socket.create_connection(listener.getsockname()[:2], LIMIT)
+            )
+            for _ in range(3)
+        ]
+        for client in clients:
+            client.sendall(b"1,2\n")
+        server.stop()
+        with no_thread_is_left(), threads.serving(server):
+            for client in clients:
+                assert all_of(client) == GREETING + b"3\n"
+                client.close()
 
 
 @needs_posix_signals
@@ -872,6 +916,19 @@ def test_a_signal_to_a_child_that_was_just_forked_does_not_stop_the_supervisor(
         assert not wait_for([supervisor._stopped], 0)
         supervisor.stop()
         supervisor.run()
+
+
+@needs_reuse_port
+def test_who_dies_after_the_stop_is_not_replaced() -> None:
+    with preforked.Supervisor(0, 1) as supervisor:
+        supervisor.start()
+        (pid,) = supervisor.pids
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_for(list(supervisor._workers), LIMIT)
+        supervisor.stop()
+        assert supervisor.turn(LIMIT) == 1
+        assert supervisor.pids == set()
 
 
 @needs_reuse_port
