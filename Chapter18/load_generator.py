@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["matplotlib>=3.8.0"]
+# dependencies = ["matplotlib>=3.8.0", "psutil>=6.0"]
 # ///
 """Sends requests in a closed or an open loop, and tells how long their answers take.
 
@@ -28,34 +28,30 @@ Try:  --plot latency.png
 
 Output:
                                          p50       p90       p99     p99.9       max
-    as fast as it goes    20336 /s   0.44 ms   0.74 ms   0.97 ms   1.19 ms   1.32 ms
+    as fast as it goes    18584 /s   0.15 ms   0.24 ms   7.54 ms  54.79 ms  54.79 ms
     a stall of 100 ms
-      counted when sent    1001 /s   0.15 ms   0.39 ms   0.68 ms 100.14 ms 100.14 ms
-      counted when due     1001 /s   0.27 ms  48.76 ms  94.90 ms 100.14 ms 100.14 ms
+      counted when sent    1001 /s   0.07 ms   0.24 ms   4.23 ms 289.41 ms 289.41 ms
+      counted when due     1001 /s 182.45 ms 364.90 ms 400.56 ms 406.85 ms 406.85 ms
     who counts when sent sees no stall at p99; who counts when due does
 """
 
 import argparse
 import math
-import multiprocessing
 import os
 import selectors
-import signal
 import socket
 import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
-from multiprocessing.process import BaseProcess
+from itertools import cycle
 from pathlib import Path
 
 from example02_calculator import GREETING, MAX_LINE, Calculator
-from example07_calculator_on_the_reactor import calculate, listen, signals_call
-from reactor import Reactor
+from server_process import ServerProcess, allow_descriptors, example07
 
 Address = tuple[str, int]
 
@@ -66,7 +62,7 @@ MAX_REQUESTS = 100_000  # on their way, on all connections
 MAX_CONNECTIONS = 500 if sys.platform == "win32" else 10_000  # select takes 512
 
 STALL = 0.1  # seconds
-STALL_AFTER = 200  # requests
+STALL_AFTER = 0.2  # seconds
 STALL_RATE = 1000.0  # requests a second
 STALL_SECONDS = 0.6  # of which the stall is a sixth, much more than one in a hundred
 
@@ -117,30 +113,6 @@ class Histogram:
             raise ValueError(f"no {percent:g}th percentile of {self.total} times")
         rank = math.ceil(self.total * percent / 100)
         return next(end for up_to, end in self.curve() if up_to >= rank)
-
-
-@dataclass(frozen=True, slots=True)
-class Timetable:
-    """When requests are due: so many, at even intervals.
-
-    Attributes:
-        start: when the first one is due, in seconds.
-        rate: requests a second.
-    """
-
-    start: float
-    rate: float
-    requests: int
-
-    def due(self, number: int) -> float:
-        """Return when a request is due; they are numbered from 0."""
-        return self.start + number / self.rate
-
-    def due_by(self, now: float) -> int:
-        """Return how many are due until `now`."""
-        return max(
-            0, min(self.requests, math.floor((now - self.start) * self.rate) + 1)
-        )
 
 
 @dataclass(slots=True, eq=False)
@@ -261,6 +233,7 @@ def measure(
     request: bytes = b"1,2\n",
     answer: bytes = b"3\n",
     greeting: bytes = GREETING,
+    begin: Callable[[], object] = lambda: None,
 ) -> Result:
     """Send requests, check their answers, and return how long they took.
 
@@ -272,6 +245,7 @@ def measure(
             (pipelining).
         rate: requests a second, by turns for each client; 0: a closed loop.
         request: may be sent again and again; each is answered by `answer`.
+        begin: called when all are connected, just before the first request.
 
     Raises:
         AnswerError: an answer is wrong, missing, or one too many.
@@ -297,22 +271,22 @@ def measure(
         for client in clients:
             selector.register(client.socket, selectors.EVENT_READ, client)
 
+        begin()
         start = now = clock()
         end = start + seconds
-        timetable = Timetable(start, rate or 1.0, math.ceil(rate * seconds))
-        n_due = unanswered = 0
+        timetable = (start + n / rate for n in range(math.ceil(rate * seconds)))
+        next_due = next(timetable, math.inf)
+        by_turns = cycle(clients)
+        unanswered = 0
         if not rate:
             unanswered = connections * depth
             for client in clients:
                 client.owed.extend([start] * depth)
                 client.send(clock())
-        while unanswered or n_due < timetable.requests:
+        while unanswered or next_due < math.inf:
             if now > end + LIMIT:
                 raise AnswerError(f"{unanswered} answers missing after {LIMIT:g} s")
-            wait = LIMIT
-            if n_due < timetable.requests:
-                wait = max(0.0, timetable.due(n_due) - now)
-            for key, _ in selector.select(wait):
+            for key, _ in selector.select(min(LIMIT, max(0.0, next_due - now))):
                 client = key.data
                 answered = client.receive()
                 now = clock()
@@ -326,105 +300,15 @@ def measure(
                     unanswered += len(answered)
                 client.send(now)
             now = clock()
-            for number in range(n_due, timetable.due_by(now)):
-                client = clients[number % connections]
-                client.owed.append(timetable.due(number))
+            while next_due <= now:
+                client = next(by_turns)
+                client.owed.append(next_due)
                 client.send(now)
-                n_due += 1
                 unanswered += 1
+                next_due = next(timetable, math.inf)
         for client in clients:
             client.leave()
     return Result(now - start, from_sent, from_due)
-
-
-class StallingReactor(Reactor):
-    """Serves nobody for STALL seconds, once: when STALL_AFTER requests have come."""
-
-    stalled = False
-
-    def turn(self, timeout: float | None = None) -> int:
-        if not self.stalled and self.statistics.requests >= STALL_AFTER:
-            self.stalled = True
-            time.sleep(STALL)
-        return super().turn(timeout)
-
-
-def serve(reactor: type[Reactor], listener: socket.socket) -> None:
-    """Serve the calculator until SIGTERM."""
-    allow_descriptors(MAX_CONNECTIONS + 50)
-    server = reactor(calculate, listener)
-    with signals_call(server.stop):
-        server.run()
-
-
-@contextmanager
-def ctrl_c_later() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block.
-
-    Processes that are started in the block leave it to this one (except on Windows).
-    A lock or queue that is made in it leaves no semaphore behind, as it could if Ctrl-C
-    came before the resource tracker knows of it.
-    """
-    came: list[int] = []
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread:  # the mask does not cover the threads of, say, numpy
-        handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    if sys.platform != "win32":
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
-            if came:
-                signal.raise_signal(signal.SIGINT)
-
-
-@contextmanager
-def running(processes: Sequence[BaseProcess]) -> Iterator[None]:
-    """Start `processes`, wait for them at the end of the block; kill those still there.
-
-    Killed are those that have not ended when the block, or the waiting, raises.
-    """
-    if sys.platform != "win32":
-        resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
-    try:
-        with ctrl_c_later():
-            for process in processes:
-                process.start()
-        yield
-        for process in processes:
-            process.join()
-    finally:
-        with ctrl_c_later():
-            for process in processes:
-                if process.pid is not None:  # it has been started
-                    process.kill()  # no effect on one that has ended
-                    process.join()
-
-
-@contextmanager
-def serving(reactor: type[Reactor]) -> Iterator[Address]:
-    """Serve in another process, since load and server would disturb each other."""
-    with listen() as listener:
-        server = multiprocessing.Process(target=serve, args=(reactor, listener))
-        with running([server]):
-            yield listener.getsockname()
-            server.terminate()
-
-
-def allow_descriptors(wanted: int) -> None:
-    """Raise the limit of files that this process may have open, where there is one."""
-    try:
-        import resource
-    except ImportError:  # on Windows
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def show(name: str, result: Result) -> None:
@@ -470,10 +354,22 @@ def plot(title: str, result: Result, file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def stall() -> Result:
+def stall(server: ServerProcess) -> Result:
     """Measure a server that stalls once; check what each way of counting tells."""
-    with serving(StallingReactor) as address:
-        result = measure(address, seconds=STALL_SECONDS, rate=STALL_RATE)
+
+    def freeze() -> None:
+        with server.frozen():
+            time.sleep(STALL)
+
+    timer = threading.Timer(STALL_AFTER, freeze)
+    try:
+        result = measure(
+            server.address, seconds=STALL_SECONDS, rate=STALL_RATE, begin=timer.start
+        )
+    finally:
+        timer.cancel()
+        if timer.ident is not None:  # it has been started
+            timer.join()
     hides, shows = (one.percentile(99) for one in (result.from_sent, result.from_due))
     # What is due in the first fifth of the stall waits for the rest of it at least, 20
     # of 600 requests. But only one has been sent by then.
@@ -549,7 +445,10 @@ def main() -> None:
     name = f"{options.rate} /s are due" if options.rate else "as fast as it goes"
     with ExitStack() as stack:
         try:
-            address = options.connect or stack.enter_context(serving(Reactor))
+            server, address = None, options.connect
+            if address is None:
+                server = stack.enter_context(example07())
+                address = server.address
             result = measure(
                 address,
                 options.connections,
@@ -559,7 +458,7 @@ def main() -> None:
                 request,
                 answer,
             )
-            stalled = None if options.connect else stall()
+            stalled = None if server is None else stall(server)
         except (AnswerError, OSError) as error:
             raise SystemExit(f"no measurement: {error}") from None
     print(f"{'':30}" + "".join(f"{column:>10}" for column in COLUMNS))

@@ -18,51 +18,56 @@ What becomes of the attacker stands in the table, and in capitals what must not 
     SWALLOWS       the server takes in without end what it can never answer
     NO DEADLINE    the server waits for ever for somebody who dawdles
     SPINS          the server works without anything to do
+    LEAKS          when all have gone, it keeps descriptors, memory or processes
     OTHERS SUFFER  an innocent client is not answered within a second
     DIED           the server has ended
     STATUS 1       when told to end, it ends with this exit status instead of 0
 
 The server of example03 falls at once. It and the others are attacked further by --all,
 which takes half a minute or more, most of it for their deadlines. The one of example07
-has to stand everything; its deadlines are shorter here. --connect attacks your own, if
-it knows the protocol of example02.
+has to stand everything; its deadlines are shorter here. --port attacks your own, if it
+knows the protocol of example02 and is on this machine; others cannot be attacked.
 
 Try:  --all
-Try:  --server example07 --fault slow_line
-Try:  --connect 127.0.0.1:8000
+Try:  --server example07 --fault slow-line
+Try:  --port 8000
 
 Output:
                         example03     example07
-    two at once         HUNG          answered
-    half a line         -             answered
-    byte by byte        -             answered
-    slow line           -             error line
-    three at once       -             answered
-    reset when idle     -             no harm
-    reset in mid line   -             no harm
-    reset after request -             no harm
-    reset in backlog    -             no harm
-    no utf8             -             error line
-    nul byte            -             error line
-    empty line          -             error line
-    long number         -             error line
-    long result         -             error line
-    long product        -             error line
-    endless line        -             error line
-    never reads         -             closed
-    end in mid line     -             error line
-    end after request   -             answered
-    talk after quit     -             closed
+    two-at-once         HUNG          answered
+    half-a-line         -             answered
+    byte-by-byte        -             answered
+    slow-line           -             error line
+    three-at-once       -             answered
+    line-of-telnet      -             answered
+    urgent-byte         -             answered
+    leave-at-once       -             no harm
+    reset-when-idle     -             no harm
+    reset-in-mid-line   -             no harm
+    reset-after-request -             no harm
+    reset-in-backlog    -             no harm
+    no-utf8             -             error line
+    nul-byte            -             error line
+    empty-line          -             error line
+    long-number         -             error line
+    long-sum            -             error line
+    long-result         -             error line
+    long-product        -             error line
+    endless-line        -             error line
+    never-reads         -             closed
+    end-in-mid-line     -             error line
+    end-after-request   -             answered
+    talk-after-quit     -             answered
     garbage             -             answered
-    a crowd             -             answered
-    no descriptors      -             error line
+    a-crowd             -             answered
+    come-and-go         -             no harm
+    no-descriptors      -             error line
     sigterm             -             answered
     sigint              -             answered
-    example07 has stood all of 25 faults
+    example07 has stood all of 30 faults
 """
 
 import argparse
-import os
 import random
 import re
 import selectors
@@ -73,23 +78,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 from example02_calculator import GREETING
-from example07_calculator_on_the_reactor import calculate, listen, signals_call
+from example07_calculator_on_the_reactor import (
+    HOST,
+    calculate,
+    listen,
+    port,
+    signals_call,
+)
 from reactor import Limits, Reactor
-
-Address = tuple[str, int]
+from server_process import NotOursError, ServerProcess, allow_descriptors
 
 SECOND = 1.0  # seconds in which whoever is served has an answer
 LAST_GASP = 1.0  # seconds after which a server that dies has ended
-START = 20.0  # seconds for a server to start, on a busy machine
 END = 10.0  # seconds for a server to end in order
+LONGEST = 60.0  # seconds until no further client takes part in an attack
 PATIENCE = 15.0  # seconds, within which the deadlines of a server pass
 PACE = 0.05  # seconds from one byte of a dawdler to the next
 STALL = 0.2  # seconds without progress: the other side takes no more
@@ -98,46 +107,42 @@ CROWD = 1100  # clients; select takes descriptors below 1,024 only
 ONE_CROWD = threading.Lock()  # is at work, or this program's descriptors might run out
 FEW = 64  # descriptors
 IN_FLIGHT = 20  # requests
-MAX_SHARE = 0.03  # of a core, in idleness: less than a tick of the clock in 0.3 s
+VISITS = 300  # of clients that come and go
+TRACE = 512  # bytes that a visit may leave behind
+IDLENESS = 0.5  # seconds
+MAX_SHARE = 0.02  # of a core, in idleness: less than a tick of the clock
 
 # Of the real server: what it has otherwise is too long for a run of seconds.
 SHORT = Limits(request=1.0, drain=0.5, linger=0.5, tick=0.1)
 SHORT_PATIENCE = 5.0  # seconds
 
 FOLDER = Path(__file__).parent
+NAMES = [f"example{number:02}" for number in (3, 5, 6, 7, 8, 9, 10, 11)]
 EARLY, REAL = "example03", "example07"
-SCRIPTS = {
-    EARLY: "example03_calculator_server_blocking.py",
-    "example05": "example05_coroutines_with_callbacks.py",
-    "example06": "example06_small_reactor.py",
-    REAL: "example07_calculator_on_the_reactor.py",
-    "example08": "example08_thread_per_connection.py",
-    "example09": "example09_thread_pool.py",
-    "example10": "example10_preforked.py",
-    "example11": "example11_asyncio_streams.py",
-}
 
-ANSWERED, TOLD, CLOSED, HARMLESS = "answered", "error line", "closed", "no harm"
+FATES = "no harm", "waits", "answered", "closed", "error line"  # a later one counts
+NOT_TRIED = "-"
+
+ERROR = rb"error: .+\n"
+REFUSAL = rb"(error: .+\n)?"  # an error line, or at least the end
+END_OF_STREAM = b""
 
 
 class FallenError(Exception):
     """The server has not stood the attack; the text is a word for how."""
 
 
-class NotPossibleError(Exception):
-    """This cannot be done to a server that was not started here."""
-
-
-class StoppedError(Exception):
-    """The program is to end."""
-
-
 class Client:
-    """A connection to a server, which waits a second at most for anything."""
+    """A connection to a server, which waits a second at most for anything.
 
-    def __init__(self, address: Address) -> None:
+    Attributes:
+        fate: what has become of it, one of FATES.
+    """
+
+    def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address, SECOND)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self.fate = FATES[0]
         self._rest = b""
 
     def say(self, data: bytes) -> None:
@@ -150,50 +155,42 @@ class Client:
         line, end, self._rest = self._rest.partition(b"\n")
         return line + end
 
-    def hear(self, *lines: bytes) -> None:
-        """Receive these lines, the empty one for the end of the stream."""
-        for line in lines:
-            if (heard := self.line()) != line:
-                raise FallenError("WRONG" if heard else "CUT OFF")
+    def hear(self, *patterns: bytes) -> None:
+        """Receive lines that match `patterns`; the first one is part of its fate.
+
+        Raises:
+            FallenError: a line does not match.
+        """
+        for number, pattern in enumerate(patterns):
+            line = self.line()
+            if not re.fullmatch(pattern, line):
+                raise FallenError("WRONG" if line else "CUT OFF")
+            if number == 0:
+                fate = "error line" if line.startswith(b"error") else "answered"
+                self.fate = max(self.fate, fate if line else "closed", key=FATES.index)
 
     def ask(self) -> None:
-        self.say(b"1,2\n")
-        self.hear(b"3\n")
+        self.say(b"1,2,3\n")
+        self.hear(b"6\n")  # the product as well as the sum
 
-    def welcome(self) -> str:
-        """Receive the greeting, an error line or the end, and return which."""
-        line = self.line()
-        if line == GREETING:
-            return ANSWERED
-        if line and not line.startswith(b"error"):
-            raise FallenError("WRONG")
-        return TOLD if line else CLOSED
+    def refused(self) -> str:
+        """Receive an error line, or at least the end; return which it was."""
+        self.fate = "closed"
+        with suppress(ConnectionError):  # that is an end, too
+            self.hear(REFUSAL, END_OF_STREAM)
+        return self.fate
 
-    def refusal(self) -> str:
-        """Receive an error line, or at least the end, and return which."""
-        if (heard := self.welcome()) == ANSWERED:
-            raise FallenError("WRONG")
-        return heard
-
-    def error(self) -> str:
-        """Receive an error line."""
-        if self.refusal() == CLOSED:
-            raise FallenError("CUT OFF")
-        return TOLD
-
-    def has_come(self) -> bool:
-        """Tell whether there is something to be received, or the end."""
-        self.socket.setblocking(False)
-        try:
-            self.socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        finally:
-            self.socket.settimeout(SECOND)
-        return True
+    def hears_within(self, seconds: float) -> bool:
+        """Tell whether something comes until then, or the end."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.socket, selectors.EVENT_READ)
+            return bool(selector.select(seconds))
 
     def say_no_more(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
+
+    def say_urgently(self) -> None:
+        self.socket.send(b"!", socket.MSG_OOB)
 
     def reset(self) -> None:
         """Close so that the server does not see an end, but an error."""
@@ -202,137 +199,25 @@ class Client:
         self.socket.close()
 
 
-class Server:
-    """A server that is started when needed, or, without `command`, somebody else's.
-
-    Attributes:
-        patience: seconds within which its deadlines pass.
-        stopped: set when nothing is to be started any more.
-    """
+class Server(ServerProcess):
+    """One to be attacked; `patience` are seconds within which its deadlines pass."""
 
     def __init__(
-        self,
-        command: Sequence[str],
-        stopped: threading.Event,
-        patience: float = PATIENCE,
-        address: Address | None = None,
+        self, command: Sequence[str] = (), patience: float = PATIENCE, port: int = 0
     ) -> None:
+        super().__init__(command, port)
         self.patience = patience
-        self.stopped = stopped
-        self._command = command
-        self._address = address
-        self._descriptors: int | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
 
-    @property
-    def address(self) -> Address:
-        """Where it is; asked for by each new client, so that it is told to end, too."""
-        if self.stopped.is_set():
-            raise StoppedError
-        assert self._address is not None
-        return self._address
-
-    @property
-    def process(self) -> "subprocess.Popen[bytes]":
-        if self._process is None:
-            raise NotPossibleError
-        return self._process
-
-    def start(self, descriptors: int | None = None) -> None:
-        """Have it running, with so many descriptors, None for many.
-
-        Raises:
-            NotPossibleError: it is somebody else's.
-            RuntimeError: it does not announce that it serves.
-        """
-        if not self._command:
-            if descriptors is not None:
-                raise NotPossibleError
-            return
-        runs = self._process is not None and self._process.poll() is None
-        if runs and descriptors == self._descriptors:
-            return
-        self.end()
-        if self.stopped.is_set():
-            raise StoppedError
-        limit = f'ulimit -n {descriptors} && exec "$0" "$@"'
-        self._descriptors = descriptors
-        self._process = subprocess.Popen(
-            [*(["sh", "-c", limit] if descriptors else []), *self._command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not for it; and it is killed with all
-        )
-        output = self._process.stdout
-        assert output is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(output, selectors.EVENT_READ)
-            said = output.readline() if selector.select(START) else b""
-        match = re.fullmatch(rb"serving on (\S+) port (\d+) until Ctrl-C\r?\n", said)
-        if match is None:
-            raise RuntimeError(f"{Path(self._command[1]).name} does not serve")
-        self._address = match[1].decode(), int(match[2])
-        # What else it prints must not fill the pipe, or it would wait for ever.
-        self._reader = threading.Thread(target=output.read, daemon=True)
-        self._reader.start()
-
-    def kill(self) -> None:
-        """Kill it with all its processes."""
-        process = self._process  # another thread may just end it
-        if process is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-    def end(self) -> None:
-        """Kill it, and wait for its end."""
-        if self._process is None:
-            return
-        self.kill()
-        self._process.wait()
-        if self._reader is not None:
-            self._reader.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._process = self._reader = None
+    def descriptors(self) -> int:
+        """Return how many it has open; 0 if it is somebody else's."""
+        return super().descriptors() if self.command else 0
 
     def has_died(self) -> bool:
         """Tell whether it has ended, or does so in a moment."""
-        if self._process is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(LAST_GASP)
-                return True
+        with suppress(NotOursError, subprocess.TimeoutExpired):
+            self.process.wait(LAST_GASP)
+            return True
         return False
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Let it do nothing during the block, so that what is sent is in flight."""
-        try:
-            os.killpg(self.process.pid, signal.SIGSTOP)
-            _, status = os.waitpid(self.process.pid, os.WUNTRACED)  # it has stopped
-        except (ProcessLookupError, ChildProcessError):
-            raise FallenError("DIED") from None
-        if not os.WIFSTOPPED(status):
-            self.process.returncode = os.waitstatus_to_exitcode(status)
-            raise FallenError("DIED")
-        try:
-            yield
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGCONT)
-
-    def share(self, seconds: float) -> float:
-        """Return what part of a core it uses during so many seconds."""
-        own = psutil.Process(self.process.pid)
-        family = [own, *own.children(recursive=True)]
-
-        def used() -> float:
-            return sum(sum(one.cpu_times()[:2]) for one in family)
-
-        before, began = used(), time.perf_counter()
-        time.sleep(seconds)
-        return (used() - before) / (time.perf_counter() - began)
 
 
 class Attack:
@@ -347,31 +232,45 @@ class Attack:
         self.server = server
         self.friend: Client | None = None
         self._clients: list[Client] = []
+        self._end = time.monotonic() + LONGEST
 
     def stranger(self) -> Client:
-        """Return a client that has just connected."""
+        """Return a client that has just connected.
+
+        Raises:
+            TimeoutError: it is one of many, and the server is too slow for them.
+        """
+        if time.monotonic() > self._end:
+            raise TimeoutError
         client = Client(self.server.address)
         self._clients.append(client)
         return client
 
     def client(self) -> Client:
-        """Return a client that has been greeted."""
+        """Return a client that has been greeted, which is no fate."""
         client = self.stranger()
         client.hear(GREETING)
+        client.fate = FATES[0]
         return client
 
-    def others(self, newcomer: bool = True) -> None:
+    def others(self, *, newcomer: bool = True) -> None:
         """Let the innocent clients ask.
 
         Raises:
+            ConnectionRefusedError: there is no server any more.
             FallenError: one of them is not answered.
         """
         try:
             if self.friend is not None:
                 self.friend.ask()
             if newcomer:
-                self.client().ask()
-        except (TimeoutError, FallenError):
+                client = Client(self.server.address)
+                with client.socket:
+                    client.hear(GREETING)
+                    client.ask()
+        except ConnectionRefusedError:
+            raise
+        except (TimeoutError, ConnectionError, FallenError):
             raise FallenError("OTHERS SUFFER") from None
 
     def others_soon(self, seconds: float) -> None:
@@ -388,46 +287,71 @@ class Attack:
                 return self.others()
         return self.others()
 
+    def until_told(
+        self, client: Client, act: Callable[[], object], otherwise: str
+    ) -> str:
+        """Act until `client` is refused; return its fate.
+
+        Raises:
+            FallenError: the deadlines have passed before.
+        """
+        deadline = time.monotonic() + self.server.patience
+        while not client.hears_within(PACE):
+            if time.monotonic() > deadline:
+                raise FallenError(otherwise)
+            act()
+        return client.refused()
+
     def leave(self) -> None:
         """Close all connections but the friend's."""
         for client in self._clients:
             if client is not self.friend:
                 client.socket.close()
 
+    def expect_descriptors(self, most: int) -> None:
+        """Wait until the server has no more of them.
+
+        Raises:
+            FallenError: it keeps them.
+        """
+        deadline = time.monotonic() + SHORT_PATIENCE
+        while self.server.descriptors() > most:
+            if time.monotonic() > deadline:
+                raise FallenError("LEAKS")
+            time.sleep(PACE)
+
     def close(self) -> None:
-        for client in self._clients:
-            client.socket.close()
+        self.friend = None
+        self.leave()
 
 
-# -- faults
+# -- faults: what an attacker does, and its fate
+
+Fault = Callable[[Attack], str]
+Step = bytes | None | Callable[[Client], object]
+
+OTHERS = None  # are served meanwhile
 
 
-def two_at_once(attack: Attack) -> str:
-    """Be connected beside others, and nothing worse."""
-    client = attack.client()
-    attack.others()
-    client.ask()
-    return ANSWERED
+def talk(*steps: Step) -> Fault:
+    """Make a fault of what an attacker says, hears and does otherwise."""
+
+    def fault(attack: Attack) -> str:
+        client = attack.client()
+        for step in steps:
+            if step is OTHERS:
+                attack.others()
+            elif isinstance(step, bytes):
+                client.say(step)
+            else:
+                step(client)
+        return client.fate
+
+    return fault
 
 
-def half_a_line(attack: Attack) -> str:
-    """Send the other half when others have been served."""
-    client = attack.client()
-    client.say(b"1,2")
-    attack.others()
-    client.say(b",3\n")
-    client.hear(b"6\n")
-    return ANSWERED
-
-
-def byte_by_byte(attack: Attack) -> str:
-    """Send each byte in a packet of its own, and let others ask in between."""
-    client = attack.client()
-    for number in b"1,2,3\n":
-        client.say(bytes([number]))
-        attack.others()
-    client.hear(b"6\n")
-    return ANSWERED
+def hear(*patterns: bytes) -> Step:
+    return lambda client: client.hear(*patterns)
 
 
 def slow_line(attack: Attack) -> str:
@@ -435,101 +359,7 @@ def slow_line(attack: Attack) -> str:
     client = attack.client()
     client.say(b"1")
     attack.others()
-    client.socket.settimeout(PACE)
-    deadline = time.monotonic() + attack.server.patience
-    while time.monotonic() < deadline:
-        client.say(b"1")
-        with suppress(TimeoutError):
-            return client.refusal()
-    raise FallenError("NO DEADLINE")
-
-
-def three_at_once(attack: Attack) -> str:
-    """Send three lines before the first answer."""
-    client = attack.client()
-    client.say(b"1,2\n3,4\n5,6\n")
-    client.hear(b"3\n", b"7\n", b"11\n")
-    attack.others()
-    return ANSWERED
-
-
-def reset_when_idle(attack: Attack) -> str:
-    """Be gone, without saying so, before the first request."""
-    attack.client().reset()
-    attack.others()
-    return HARMLESS
-
-
-def reset_in_mid_line(attack: Attack) -> str:
-    """Be gone before a line has ended."""
-    client = attack.client()
-    client.say(b"1,2")
-    client.reset()
-    attack.others()
-    return HARMLESS
-
-
-def reset_after_request(attack: Attack) -> str:
-    """Be gone when the answer comes."""
-    client = attack.client()
-    client.say(b"1,2\n" * 100)
-    client.reset()
-    attack.others()
-    return HARMLESS
-
-
-def reset_in_backlog(attack: Attack) -> str:
-    """Be gone before the server has accepted the connection."""
-    with attack.server.frozen():
-        for _ in range(3):
-            attack.stranger().reset()
-    attack.others()
-    return HARMLESS
-
-
-def not_a_number(attack: Attack, line: bytes) -> str:
-    """Send a line that no integer is made of, and then one that is right."""
-    client = attack.client()
-    client.say(line + b"\n")
-    told = client.error()
-    attack.others()
-    client.ask()  # one bad line is no reason to be cut off
-    return told
-
-
-def no_utf8(attack: Attack) -> str:
-    """Send bytes that cannot be decoded."""
-    return not_a_number(attack, b"\xff\xfe")
-
-
-def nul_byte(attack: Attack) -> str:
-    """Send a byte that ends a string in C."""
-    return not_a_number(attack, b"1\x00,2")
-
-
-def empty_line(attack: Attack) -> str:
-    """Send nothing, and its end."""
-    return not_a_number(attack, b"")
-
-
-def long_number(attack: Attack) -> str:
-    """Send more digits than Python converts to an integer."""
-    client = attack.client()
-    client.say(b"9" * 5000 + b"\n")
-    told = client.error()
-    attack.others()
-    return told
-
-
-def long_result(attack: Attack) -> str:
-    """Ask for a product of more digits than Python converts to a string."""
-    client = attack.client()
-    client.say(b"product\n")
-    client.hear(b"now: product\n")
-    client.say(b",".join([b"9" * 900] * 5) + b"\n")
-    told = client.error()
-    attack.others()
-    return told
+    return attack.until_told(client, lambda: client.say(b"1"), "NO DEADLINE")
 
 
 def long_product(attack: Attack) -> str:
@@ -538,76 +368,40 @@ def long_product(attack: Attack) -> str:
     client.say(b"product\n")
     client.hear(b"now: product\n")
     client.say(b",".join([b"9"] * 150_000) + b"\n")
-    deadline = time.monotonic() + attack.server.patience
-    while not client.has_come() and time.monotonic() < deadline:
-        attack.others()
-    return client.refusal()
+    return attack.until_told(client, attack.others, "HUNG")
 
 
 def endless_line(attack: Attack) -> str:
     """Send a line that does not end; to refuse it after 64 MiB is too late."""
     client = attack.client()
-    data, sent = b"1" * 65_536, 0
     deadline = time.monotonic() + SHORT_PATIENCE
     with suppress(ConnectionError):  # perhaps the error line has come all the same
-        while not client.has_come():
-            if sent >= ENOUGH or time.monotonic() > deadline:
-                raise FallenError("SWALLOWS")
-            client.say(data)
-            sent += len(data)
+        for _ in range(ENOUGH >> 16):
+            if client.hears_within(0) or time.monotonic() > deadline:
+                break
+            client.say(b"1" * (1 << 16))
+    if not client.hears_within(0):
+        raise FallenError("SWALLOWS")
     attack.others()
-    try:
-        return client.refusal()
-    except ConnectionError:
-        return CLOSED
+    return client.refused()
 
 
 def never_reads(attack: Attack) -> str:
     """Ask and ask, and never read an answer."""
     client = attack.client()
+    client.socket.settimeout(STALL)
     data, sent = (b"9" * 999 + b"\n") * 60, 0
-    for timeout in (STALL, attack.server.patience):
-        client.socket.settimeout(timeout)
+    deadline = time.monotonic() + attack.server.patience
+    while sent < ENOUGH:
+        if time.monotonic() > deadline:
+            raise FallenError("NO DEADLINE")
         try:
-            while sent < ENOUGH:
-                sent += client.socket.send(data)
-            raise FallenError("SWALLOWS")
+            sent += client.socket.send(data)
         except TimeoutError:
-            if timeout != STALL:
-                raise FallenError("NO DEADLINE") from None
+            attack.others()
         except ConnectionError:
-            break
-        attack.others()
-    return CLOSED
-
-
-def end_in_mid_line(attack: Attack) -> str:
-    """Say that no more is to come, after half a line."""
-    client = attack.client()
-    client.say(b"1,2")
-    client.say_no_more()
-    told = client.refusal()
-    attack.others()
-    return told
-
-
-def end_after_request(attack: Attack) -> str:
-    """Say that no more is to come, and wait for the answer."""
-    client = attack.client()
-    client.say(b"1,2\n")
-    client.say_no_more()
-    client.hear(b"3\n", b"")
-    attack.others()
-    return ANSWERED
-
-
-def talk_after_quit(attack: Attack) -> str:
-    """Go on after the last word, which has to arrive all the same."""
-    client = attack.client()
-    client.say(b"quit\n" + b"1,2\n" * 10_000)
-    client.hear(b"goodbye\n", b"")
-    attack.others()
-    return CLOSED
+            return "closed"
+    raise FallenError("SWALLOWS")
 
 
 def garbage(attack: Attack) -> str:
@@ -618,13 +412,9 @@ def garbage(attack: Attack) -> str:
         text = bytes(chance.choices(alphabet, k=2000)) + b"\n"
         client.say(text)
         client.say_no_more()
-        for _ in range(text.count(b"\n")):
-            line = client.line()
-            if not re.fullmatch(rb"error: .+\n|-?\d+\n", line):
-                raise FallenError("WRONG" if line else "CUT OFF")
-        client.hear(b"")
-    attack.others()
-    return ANSWERED
+        answers = [rb"error: .+\n|-?\d+\n"] * text.count(b"\n")
+        client.hear(*answers, END_OF_STREAM)
+    return "answered"
 
 
 def a_crowd(attack: Attack) -> str:
@@ -633,107 +423,139 @@ def a_crowd(attack: Attack) -> str:
         try:
             for _ in range(CROWD):
                 client = attack.stranger()
-                if (heard := client.welcome()) != ANSWERED:
-                    return heard
+                client.hear(GREETING + b"|" + REFUSAL)
+                if client.fate != "answered":
+                    return client.fate
             attack.others()
             client.ask()
-            return ANSWERED
+            return client.fate
         finally:
             attack.leave()
 
 
+def come_and_go(attack: Attack) -> str:
+    """Say half a line, and go, again and again; no memory is spent on who has gone."""
+    server, grown = attack.server, []
+    for _ in range(3):
+        before = server.memory()
+        for number in range(VISITS):
+            client = attack.client()
+            client.say(b"1" * 4000)
+            client.reset() if number % 2 else client.socket.close()
+        attack.others_soon(SHORT_PATIENCE)
+        grown.append(server.memory() - before)
+    if min(grown) > VISITS * TRACE:
+        raise FallenError("LEAKS")
+    return client.fate
+
+
 def no_descriptors(attack: Attack) -> str:
     """Be more clients than the server has descriptors; then let it recover."""
-    told = "waits"
     for _ in range(2 * FEW):
         client = attack.stranger()
-    with suppress(TimeoutError):
-        told = client.welcome()
+    if client.hears_within(SECOND):
+        client.hear(GREETING + b"|" + REFUSAL)
+    else:
+        client.fate = "waits"  # which is its right, as there is no room for it
     attack.others(newcomer=False)
-    if not any(attack.server.share(0.3) < MAX_SHARE for _ in range(5)):
+    for _ in range(5):
+        before, began = attack.server.cpu_time(), time.perf_counter()
+        time.sleep(IDLENESS)
+        used = attack.server.cpu_time() - before
+        if used < MAX_SHARE * (time.perf_counter() - began):
+            break
+    else:
         raise FallenError("SPINS")
     attack.leave()
     attack.others_soon(SHORT_PATIENCE)
-    return told
+    return client.fate
 
 
-def stopped_by(number: signal.Signals, attack: Attack) -> str:
-    """Stop the server while requests are in flight; each is answered."""
-    clients = [attack.client() for _ in range(IN_FLIGHT)]
+def stopped_by(number: signal.Signals) -> Fault:
+    """Make a fault: the server is stopped while requests are in flight."""
+
+    def fault(attack: Attack) -> str:
+        server = attack.server
+        family = server.family()
+        clients = [attack.client() for _ in range(IN_FLIGHT)]
+        with server.frozen():
+            for client in clients:
+                client.say(b"1,2\n")
+            server.process.send_signal(number)
+        try:
+            for client in clients:
+                client.socket.settimeout(END)
+                client.hear(b"3\n", END_OF_STREAM)
+        except ConnectionError:
+            raise FallenError("CUT OFF") from None
+        attack.close()
+        if status := server.process.wait(END):
+            raise FallenError(f"STATUS {status}")
+        if psutil.wait_procs(family[1:], END)[1]:
+            raise FallenError("LEAKS")
+        return client.fate
+
+    return fault
+
+
+def reset_in_backlog(attack: Attack) -> str:
+    """Be gone before the server has accepted the connection."""
     with attack.server.frozen():
-        for client in clients:
-            client.say(b"1,2\n")
-        attack.server.process.send_signal(number)
-    try:
-        for client in clients:
-            client.socket.settimeout(END)
-            client.hear(b"3\n", b"")
-    except ConnectionError:
-        raise FallenError("CUT OFF") from None
-    attack.close()
-    status = attack.server.process.wait(END)
-    if status != 0:
-        raise FallenError(f"STATUS {status}")
-    return ANSWERED
+        for _ in range(3):
+            attack.stranger().reset()
+    return FATES[0]
 
-
-def sigterm(attack: Attack) -> str:
-    """Stop the server by SIGTERM while requests are in flight; each is answered."""
-    return stopped_by(signal.SIGTERM, attack)
-
-
-def sigint(attack: Attack) -> str:
-    """Stop the server by Ctrl-C while requests are in flight; each is answered."""
-    return stopped_by(signal.SIGINT, attack)
-
-
-Fault = Callable[[Attack], str]
 
 FAULTS: dict[str, Fault] = {
-    fault.__name__: fault
-    for fault in (
-        two_at_once,
-        half_a_line,
-        byte_by_byte,
-        slow_line,
-        three_at_once,
-        reset_when_idle,
-        reset_in_mid_line,
-        reset_after_request,
-        reset_in_backlog,
-        no_utf8,
-        nul_byte,
-        empty_line,
-        long_number,
-        long_result,
-        long_product,
-        endless_line,
-        never_reads,
-        end_in_mid_line,
-        end_after_request,
-        talk_after_quit,
-        garbage,
-        a_crowd,
-        no_descriptors,
-        sigterm,
-        sigint,
-    )
+    "two-at-once": talk(OTHERS, Client.ask),
+    "half-a-line": talk(b"1,2", OTHERS, b",3\n", hear(b"6\n")),
+    "byte-by-byte": talk(
+        b"1", OTHERS, b",", OTHERS, b"2", OTHERS, b"\n", OTHERS, hear(b"3\n")
+    ),
+    "slow-line": slow_line,
+    "three-at-once": talk(b"1,2\n3,4\n5,6\n", hear(b"3\n", b"7\n", b"11\n")),
+    "line-of-telnet": talk(b"1,2\r\n", hear(b"3\n")),
+    "urgent-byte": talk(Client.say_urgently, OTHERS, Client.ask),
+    "leave-at-once": talk(lambda client: client.socket.close()),
+    "reset-when-idle": talk(Client.reset),
+    "reset-in-mid-line": talk(b"1,2", Client.reset),
+    "reset-after-request": talk(b"1,2\n" * 100, Client.reset),
+    "reset-in-backlog": reset_in_backlog,
+    # One bad line is no reason to be cut off.
+    "no-utf8": talk(b"\xff\xfe\n", hear(ERROR), Client.ask),
+    "nul-byte": talk(b"1\x00,2\n", hear(ERROR), Client.ask),
+    "empty-line": talk(b"\n", hear(ERROR), Client.ask),
+    # Python converts 4,300 digits at most, to integers and to text.
+    "long-number": talk(b"9" * 5000 + b"\n", hear(ERROR)),
+    "long-sum": talk(b"9" * 4300 + b",1\n", hear(ERROR)),
+    "long-result": talk(
+        b"product\n",
+        hear(b"now: product\n"),
+        b",".join([b"9" * 1000] * 5) + b"\n",
+        hear(ERROR),
+    ),
+    "long-product": long_product,
+    "endless-line": endless_line,
+    "never-reads": never_reads,
+    "end-in-mid-line": talk(b"1,2", Client.say_no_more, Client.refused),
+    "end-after-request": talk(
+        b"1,2\n", Client.say_no_more, hear(b"3\n", END_OF_STREAM)
+    ),
+    "talk-after-quit": talk(
+        b"quit\n" + b"1,2\n" * 10_000, hear(b"goodbye\n", END_OF_STREAM)
+    ),
+    "garbage": garbage,
+    "a-crowd": a_crowd,
+    "come-and-go": come_and_go,
+    "no-descriptors": no_descriptors,
+    "sigterm": stopped_by(signal.SIGTERM),
+    "sigint": stopped_by(signal.SIGINT),
 }
-ENDINGS = (sigterm, sigint)
+ENDINGS = "sigterm", "sigint"
 
 
-class Verdict(NamedTuple):
-    """What became of the attacker, or of the server; `stood` is None if not tried."""
-
-    word: str
-    stood: bool | None
-
-
-NOT_TRIED = Verdict("-", None)
-
-
-def attempt(fault: Fault, server: Server, alone: bool = False) -> Verdict:
-    """Try a fault on a server.
+def attempt(name: str, server: Server, alone: bool = False) -> str:
+    """Try a fault on a server; return a word, in capitals if the server has fallen.
 
     Args:
         alone: the server has one client at a time, so that no innocent one can have
@@ -741,15 +563,18 @@ def attempt(fault: Fault, server: Server, alone: bool = False) -> Verdict:
     """
     attack = Attack(server)
     try:
-        server.start(FEW if fault is no_descriptors else None)
+        server.start(FEW if name == "no-descriptors" else None)
         if not alone:
             attack.friend = attack.client()
-        word = fault(attack)
-        if fault not in ENDINGS:
-            attack.leave()
-            attack.others_soon(SECOND)
-        return Verdict(word, True)
-    except NotPossibleError:
+        before = server.descriptors()
+        word = FAULTS[name](attack)
+        if name in ENDINGS:
+            return word
+        attack.others()
+        attack.leave()
+        attack.others_soon(SECOND)
+        attack.expect_descriptors(before)
+    except NotOursError:
         return NOT_TRIED
     except FallenError as error:
         word = str(error)
@@ -761,72 +586,34 @@ def attempt(fault: Fault, server: Server, alone: bool = False) -> Verdict:
         word = "RESET"
     finally:
         attack.close()
-    if word in {"CUT OFF", "RESET", "OTHERS SUFFER"} and fault not in ENDINGS:
-        word = "DIED" if server.has_died() else word
-    return Verdict(word, False)
+    if word.isupper() and name not in ENDINGS and server.has_died():
+        return "DIED"
+    return word
 
 
 def attack_all(
-    server: Server, faults: Sequence[Fault], to_the_first_fall: bool
-) -> list[Verdict]:
+    server: Server, names: Sequence[str], to_the_first_fall: bool
+) -> list[str]:
     """Try one fault after the other, each on a server that has not fallen yet."""
-    verdicts: list[Verdict] = []
+    words: list[str] = []
+    alone = False
     try:
-        alone = False
-        for fault in faults:
-            verdict = attempt(fault, server, alone)
-            verdicts.append(verdict)
-            if verdict.stood is False:
+        for name in names:
+            words.append(attempt(name, server, alone))
+            if words[-1].isupper():
                 server.end()
                 if to_the_first_fall:
                     break
-                alone |= fault is two_at_once
+                alone |= name == "two-at-once"
     finally:
         server.end()
-    return verdicts + [NOT_TRIED] * (len(faults) - len(verdicts))
-
-
-def serve_with_short_deadlines() -> None:
-    """Serve the calculator of example07 until SIGINT or SIGTERM."""
-    listener = listen()
-    reactor = Reactor(calculate, listener, SHORT)
-    with signals_call(reactor.stop):
-        host, port = listener.getsockname()
-        print(f"serving on {host} port {port} until Ctrl-C", flush=True)
-        reactor.run()
-
-
-def allow_descriptors(wanted: int) -> None:
-    """Raise the limit of files that this process may have open, where there is one."""
-    try:
-        import resource
-    except ImportError:  # on Windows
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def address_of(text: str) -> Address:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text}")
-    return host.strip("[]"), int(port)
-
-
-def of_this_chapter(name: str, stopped: threading.Event) -> Server:
-    """Return the server of an example; the real one with short deadlines."""
-    if name == REAL:
-        command = [sys.executable, __file__, "--real"]
-        return Server(command, stopped, SHORT_PATIENCE)
-    return Server([sys.executable, str(FOLDER / SCRIPTS[name]), "--serve"], stopped)
+    return words + [NOT_TRIED] * (len(names) - len(words))
 
 
 def attack_side_by_side(
-    servers: Mapping[str, Server], faults: Sequence[Fault], may_stop: Container[str]
-) -> dict[str, list[Verdict]]:
-    """Attack all servers at the same time; return the verdicts on each.
+    servers: Mapping[str, Server], names: Sequence[str], may_stop: Container[str] = ()
+) -> dict[str, list[str]]:
+    """Attack all servers at the same time; return the words for each.
 
     Args:
         may_stop: those that are attacked to their first fall only.
@@ -834,63 +621,79 @@ def attack_side_by_side(
     with ThreadPoolExecutor(len(servers)) as pool:
         try:
             attacks = {
-                name: pool.submit(attack_all, server, faults, name in may_stop)
+                name: pool.submit(attack_all, server, names, name in may_stop)
                 for name, server in servers.items()
             }
             return {name: attack.result() for name, attack in attacks.items()}
         finally:  # after Ctrl-C, or if one cannot be started, the threads end soon
             for server in servers.values():
-                server.stopped.set()
-                server.kill()
+                server.stop()
+
+
+def serve_with_short_deadlines() -> None:
+    """Serve the calculator of example07 until SIGINT or SIGTERM."""
+    listener = listen()
+    reactor = Reactor(calculate, listener, SHORT)
+    with signals_call(reactor.stop):
+        number = listener.getsockname()[1]
+        print(f"serving on {HOST} port {number} until Ctrl-C", flush=True)
+        reactor.run()
+
+
+def of_this_chapter(name: str) -> Server:
+    """Return the server of an example; the real one with short deadlines."""
+    if name == REAL:
+        return Server([sys.executable, __file__, "--real"], SHORT_PATIENCE)
+    [script] = FOLDER.glob(f"{name}_*.py")
+    return Server([sys.executable, str(script), "--serve"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     whom = parser.add_mutually_exclusive_group()
     whom.add_argument("--all", action="store_true", help="every server of the chapter")
-    whom.add_argument("--server", choices=SCRIPTS, help="only this one")
-    whom.add_argument("--connect", type=address_of, metavar="HOST:PORT")
+    whom.add_argument("--server", choices=NAMES, help="only this one")
+    whom.add_argument("--port", type=port, help="your own server, on this machine")
     whom.add_argument("--real", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--fault", choices=FAULTS, metavar="NAME", help="only this one")
     options = parser.parse_args()
     if sys.platform == "win32":
         print("needs POSIX signals and process groups")
         sys.exit(77)
-    allow_descriptors(CROWD + 2 * FEW * len(SCRIPTS) + 500)
+    allow_descriptors(CROWD + 2 * FEW * len(NAMES) + 500)
     if options.real:
         serve_with_short_deadlines()
         return
 
-    faults = [FAULTS[options.fault]] if options.fault else list(FAULTS.values())
-    stopped = threading.Event()
-    may_stop = []
-    if options.connect:
-        servers = {"yours": Server((), stopped, PATIENCE, options.connect)}
-    elif options.all:
-        servers = {name: of_this_chapter(name, stopped) for name in SCRIPTS}
-    elif options.server:
-        servers = {options.server: of_this_chapter(options.server, stopped)}
-    else:
-        servers = {name: of_this_chapter(name, stopped) for name in (EARLY, REAL)}
-        may_stop = [EARLY]
+    names = [options.fault] if options.fault else list(FAULTS)
+    by_default = not (options.all or options.server or options.port is not None)
+    may_stop = [EARLY] if by_default else []
     try:
-        if options.connect:
-            Client(options.connect).socket.close()
-        table = attack_side_by_side(servers, faults, may_stop)
+        if options.port is not None:
+            servers = {"yours": Server(port=options.port)}
+            client = Client(servers["yours"].address)
+            with client.socket:
+                if client.line() != GREETING:  # nothing else is to be attacked
+                    raise SystemExit("no attack: its greeting is not that of example02")
+        else:
+            chosen = NAMES if options.all else [*may_stop, options.server or REAL]
+            servers = {name: of_this_chapter(name) for name in chosen}
+        table = attack_side_by_side(servers, names, may_stop)
     except (OSError, RuntimeError) as error:
         raise SystemExit(f"no attack: {error}") from None
 
     print(f"{'':20}" + "".join(f"{name:14}" for name in table).rstrip())
-    for fault, *verdicts in zip(faults, *table.values(), strict=True):
-        name = fault.__name__.replace("_", " ")
-        print(f"{name:20}" + "".join(f"{one.word:14}" for one in verdicts).rstrip())
+    for name, *words in zip(names, *table.values(), strict=True):
+        print(f"{name:20}" + "".join(f"{word:14}" for word in words).rstrip())
     judged = REAL if REAL in table else next(iter(table))
-    stood = [verdict.stood for verdict in table[judged]]
-    if False in stood:
-        raise SystemExit(f"{judged} has fallen to {stood.count(False)} faults")
-    if not options.fault and any(table[name][-1].stood for name in may_stop):
+    tried = [word for word in table[judged] if word != NOT_TRIED]
+    if not tried:
+        raise SystemExit(f"{options.fault} needs a server that is started here")
+    if fallen := sum(map(str.isupper, tried)):
+        raise SystemExit(f"{judged} has fallen to {fallen} of {len(tried)} faults")
+    if may_stop and not options.fault and not any(map(str.isupper, table[EARLY])):
         raise SystemExit(f"{EARLY} was to fall, and has not")
-    print(f"{judged} has stood all of {stood.count(True)} faults")
+    print(f"{judged} has stood all of {len(tried)} faults")
 
 
 if __name__ == "__main__":
