@@ -106,14 +106,15 @@ ENOUGH = 64 << 20  # bytes that nobody should take in for one line, or one clien
 CROWD = 1100  # clients; select takes descriptors below 1,024 only
 ONE_CROWD = threading.Lock()  # is at work, or this program's descriptors might run out
 FEW = 64  # descriptors
-IN_FLIGHT = 20  # requests
+BUSY = 20  # clients with requests in flight
+IN_FLIGHT = 1100  # requests of each: more than a server takes in at once
 VISITS = 300  # of clients that come and go
 TRACE = 512  # bytes that a visit may leave behind
 IDLENESS = 0.5  # seconds
 MAX_SHARE = 0.02  # of a core, in idleness: less than a tick of the clock
 
 # Of the real server: what it has otherwise is too long for a run of seconds.
-SHORT = Limits(request=1.0, drain=0.5, linger=0.5, tick=0.1)
+SHORT = Limits(request=1.0, drain=0.3, linger=0.3, tick=0.1)
 SHORT_PATIENCE = 5.0  # seconds
 
 FOLDER = Path(__file__).parent
@@ -404,6 +405,20 @@ def never_reads(attack: Attack) -> str:
     raise FallenError("SWALLOWS")
 
 
+def stay_after_quit(attack: Attack) -> str:
+    """Do not close when the server has done so; it has to give up some time."""
+    client = attack.client()
+    client.say(b"quit\n")
+    client.hear(b"goodbye\n", END_OF_STREAM)
+    deadline = time.monotonic() + attack.server.patience
+    with suppress(ConnectionError):  # who has given up does not take it
+        while time.monotonic() < deadline:
+            client.say(b"1")
+            time.sleep(PACE)
+        raise FallenError("NO DEADLINE")
+    return client.fate
+
+
 def garbage(attack: Attack) -> str:
     """Send what no client would; each line is answered, though."""
     chance = random.Random(18)
@@ -477,15 +492,15 @@ def stopped_by(number: signal.Signals) -> Fault:
     def fault(attack: Attack) -> str:
         server = attack.server
         family = server.family()
-        clients = [attack.client() for _ in range(IN_FLIGHT)]
+        clients = [attack.client() for _ in range(BUSY)]
         with server.frozen():
             for client in clients:
-                client.say(b"1,2\n")
+                client.say(b"1,2\n" * IN_FLIGHT)
             server.process.send_signal(number)
         try:
             for client in clients:
                 client.socket.settimeout(END)
-                client.hear(b"3\n", END_OF_STREAM)
+                client.hear(*[b"3\n"] * IN_FLIGHT, END_OF_STREAM)
         except ConnectionError:
             raise FallenError("CUT OFF") from None
         attack.close()
@@ -544,6 +559,7 @@ FAULTS: dict[str, Fault] = {
     "talk-after-quit": talk(
         b"quit\n" + b"1,2\n" * 10_000, hear(b"goodbye\n", END_OF_STREAM)
     ),
+    "stay-after-quit": stay_after_quit,
     "garbage": garbage,
     "a-crowd": a_crowd,
     "come-and-go": come_and_go,

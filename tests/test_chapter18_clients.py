@@ -1040,6 +1040,7 @@ DEFECTS = [
         "serve(session_of(lambda c, lines: c.answers(filter(None, lines))))",
         "CUT OFF",
     ),
+    ("stay-after-quit", "no deadline", "serve(linger=60.0)", "NO DEADLINE"),
     ("a-crowd", "select", SELECT, "DIED"),
     ("no-descriptors", "spins", SPINNING, "SPINS"),
     ("sigterm", "no handler", "serve(stops=False)", "CUT OFF"),
