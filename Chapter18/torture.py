@@ -58,13 +58,14 @@ Output:
     end-in-mid-line     -             error line
     end-after-request   -             answered
     talk-after-quit     -             answered
+    stay-after-quit     -             answered
     garbage             -             answered
     a-crowd             -             answered
     come-and-go         -             no harm
     no-descriptors      -             error line
     sigterm             -             answered
     sigint              -             answered
-    example07 has stood all of 30 faults
+    example07 has stood all of 31 faults
 """
 
 import argparse
@@ -108,10 +109,11 @@ ONE_CROWD = threading.Lock()  # is at work, or this program's descriptors might 
 FEW = 64  # descriptors
 BUSY = 20  # clients with requests in flight
 IN_FLIGHT = 1100  # requests of each: more than a server takes in at once
-VISITS = 300  # of clients that come and go
+ROUNDS = 12  # after which no memory is to be added any more
+VISITS = 300  # of clients that come and go, in a round
 TRACE = 512  # bytes that a visit may leave behind
-IDLENESS = 0.5  # seconds
-MAX_SHARE = 0.02  # of a core, in idleness: less than a tick of the clock
+WORK = 0.2  # seconds of a core
+MAX_SHARE = 0.1  # of what others use meanwhile, in idleness
 
 # Of the real server: what it has otherwise is too long for a run of seconds.
 SHORT = Limits(request=1.0, drain=0.3, linger=0.3, tick=0.1)
@@ -450,18 +452,17 @@ def a_crowd(attack: Attack) -> str:
 
 def come_and_go(attack: Attack) -> str:
     """Say half a line, and go, again and again; no memory is spent on who has gone."""
-    server, grown = attack.server, []
-    for _ in range(3):
-        before = server.memory()
+    # Not what is taken at first tells a leak, but that there is no end of it.
+    for _ in range(ROUNDS):
+        before = attack.server.memory()
         for number in range(VISITS):
             client = attack.client()
             client.say(b"1" * 4000)
             client.reset() if number % 2 else client.socket.close()
         attack.others_soon(SHORT_PATIENCE)
-        grown.append(server.memory() - before)
-    if min(grown) > VISITS * TRACE:
-        raise FallenError("LEAKS")
-    return client.fate
+        if attack.server.memory() - before < VISITS * TRACE:
+            return client.fate
+    raise FallenError("LEAKS")
 
 
 def no_descriptors(attack: Attack) -> str:
@@ -473,11 +474,12 @@ def no_descriptors(attack: Attack) -> str:
     else:
         client.fate = "waits"  # which is its right, as there is no room for it
     attack.others(newcomer=False)
-    for _ in range(5):
-        before, began = attack.server.cpu_time(), time.perf_counter()
-        time.sleep(IDLENESS)
-        used = attack.server.cpu_time() - before
-        if used < MAX_SHARE * (time.perf_counter() - began):
+    # On a busy machine a server that spins gets no more of a core than we do.
+    for _ in range(3):
+        before, began = attack.server.cpu_time(), time.thread_time()
+        while time.thread_time() < began + WORK:
+            pass
+        if attack.server.cpu_time() - before < MAX_SHARE * WORK:
             break
     else:
         raise FallenError("SPINS")

@@ -204,6 +204,21 @@ def test_what_is_frozen_uses_no_time_and_goes_on() -> None:
 
 
 @needs_posix
+def test_nothing_is_done_before_all_processes_are_frozen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def status(process: psutil.Process) -> str:
+        asked.append(process.pid)
+        return psutil.STATUS_RUNNING if len(asked) < 5 else psutil.STATUS_STOPPED
+
+    monkeypatch.setattr(psutil.Process, "status", status)
+    with python(SLEEPS) as server, server.frozen():
+        assert len(asked) == 5
+
+
+@needs_posix
 def test_all_processes_of_a_server_are_counted() -> None:
     opens = "import os\nos.fork()\nfiles = [os.dup(0) for _ in range(50)]\n"
     with python(SLEEPS) as one, python(opens + SLEEPS) as two:
@@ -1072,7 +1087,8 @@ def test_each_fault_convicts_a_server_that_cannot_stand_it(
     fault: str, defect: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A process that dies may take its time; others are not to take ours.
-    monkeypatch.setattr(torture, "SECOND", 0.5)
+    waits = word not in {"WRONG", "CUT OFF", "RESET", "DIED", "LEAKS"}
+    monkeypatch.setattr(torture, "SECOND", 0.5 if waits else 5.0)
     monkeypatch.setattr(torture, "LAST_GASP", LIMIT if word == "DIED" else 0.0)
     if word == "LEAKS":
         monkeypatch.setattr(torture, "SHORT_PATIENCE", 1.0)
