@@ -28,10 +28,10 @@ Try:  --plot latency.png
 
 Output:
                                          p50       p90       p99     p99.9       max
-    as fast as it goes    18584 /s   0.15 ms   0.24 ms   7.54 ms  54.79 ms  54.79 ms
+    as fast as it goes     6323 /s   0.25 ms   4.15 ms  19.66 ms  30.67 ms  30.67 ms
     a stall of 100 ms
-      counted when sent    1001 /s   0.07 ms   0.24 ms   4.23 ms 289.41 ms 289.41 ms
-      counted when due     1001 /s 182.45 ms 364.90 ms 400.56 ms 406.85 ms 406.85 ms
+      counted when sent    1001 /s   0.07 ms   0.22 ms   4.72 ms 109.58 ms 109.58 ms
+      counted when due     1001 /s   2.95 ms  71.83 ms 110.10 ms 115.87 ms 115.87 ms
     who counts when sent sees no stall at p99; who counts when due does
 """
 
