@@ -24,7 +24,7 @@ What becomes of the attacker stands in the table, and in capitals what must not 
     STATUS 1       when told to end, it ends with this exit status instead of 0
 
 The server of example03 falls at once. It and the others are attacked further by --all,
-which takes half a minute or more, most of it for their deadlines. The one of example07
+which takes a minute, most of it for their deadlines. The one of example07
 has to stand everything; its deadlines are shorter here. --port attacks your own, if it
 knows the protocol of example02 and is on this machine; others cannot be attacked.
 
