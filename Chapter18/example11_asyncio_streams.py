@@ -115,12 +115,13 @@ class StreamServer:
             await self._stopping.wait()
             await self._take_in_the_last()
             server.close()
-            self._ends = loop.time() + limits.tick
+            self._ends = loop.time() + limits.stop
             for scope in self._idle:
                 self._end_now(scope)
             await asyncio.sleep(MOMENT)
             if self._sessions:
-                await asyncio.wait(self._sessions, timeout=limits.stop)
+                patience = limits.stop + limits.linger
+                await asyncio.wait(self._sessions, timeout=patience)
         finally:
             server.close()
             self._spare.close()
