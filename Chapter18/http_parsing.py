@@ -19,6 +19,7 @@ Sources: RFC 9112 (messages: sections 2.2, 3, 5, 6, 7), RFC 9110 (fields: 5; Hos
 expectations: 10.1.1; statuses: 15).
 
 Output:
+    recorded
 """
 
 import re
@@ -26,6 +27,7 @@ import time
 from collections.abc import Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
@@ -46,7 +48,7 @@ _match_head = re.compile(
     % (_TOKEN, _FIELD)
 ).match
 _TRAILER = re.compile(_FIELD)
-_is_host = re.compile(rb"(?:%s*+|\[[\da-fA-F:.]++\])%s" % (_HOST_NAME, _PORT)).fullmatch
+_HOST = re.compile(rb"(?:%s*+|\[[\da-fA-F:.]++\])%s" % (_HOST_NAME, _PORT))
 _URL = re.compile(
     rb"(?i:http)://((?:%s++|\[[\da-fA-F:.]++\])%s)(/.*)?" % (_HOST_NAME, _PORT)
 )
@@ -106,12 +108,11 @@ def requests() -> Parser:
     stream = _Stream()
     while True:
         while stream.at == len(stream.data):
-            stream.data, stream.at = b"", 0  # an idle client costs no memory
+            stream.data, stream.at = b"", 0
             stream.data = (yield "request") or b""
             if not stream.data:
                 return
-        data, at = stream.data, stream.at
-        match = _match_head(data, at, at + MAX_HEAD + 4)
+        match = stream.head()
         if match is None:
             # Both have the same limit: until its line ends, all of a head is target.
             yield from stream.find(b"\r\n", MAX_HEAD, 414)
@@ -131,6 +132,7 @@ def requests() -> Parser:
             else:
                 request.body = yield from stream.take(length)
         yield request
+        del match, request  # or they would be kept as long as the client is idle
 
 
 def parse(pieces: Iterable[bytes]) -> list[Request]:
@@ -186,6 +188,11 @@ def _request(
     if b"expect" in fields and fields[b"expect"].lower() != b"100-continue" and not old:
         raise HttpError(417, "no such expectation can be met")
     return Request(method, path, query or b"", version, fields, keeps_alive)
+
+
+@lru_cache(maxsize=64)  # nearly all requests have the same
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def _words(value: bytes) -> list[bytes]:

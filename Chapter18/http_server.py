@@ -22,12 +22,20 @@ Try:  --serve --port 8000
 Try:  --serve --directory .
 
 Output:
-    GET, HEAD on one connection      200 200
+    four requests sent at once       200 404 200 200
+    an older client                  200
+    a body in chunks                 200
+    a method this path has not       405
+    two lengths, and a request       400
+    a file                           200
+    12 paths to what is not public   404 each
+    stopped in events and a body     200 100 200
+    half a request and no more       408
+    each got the answer that it is due, and nobody a second one
 """
 
 import argparse
 import errno
-import http.client
 import json
 import mimetypes
 import os
@@ -35,8 +43,9 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+import types
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from email.utils import formatdate
 from functools import lru_cache, partial
@@ -52,8 +61,8 @@ from example07_calculator_on_the_reactor import (
     port,
     signals_call,
 )
-from http_parsing import HttpError, Request, requests
-from reactor import Connection, Limits, Reactor, suspended
+from http_parsing import HttpError, Need, Request, requests
+from reactor import Connection, Limits, Reactor
 
 PIECE = 65_536  # bytes written before the client must have taken them
 PATIENCE = 10.0  # seconds; a client that waits longer has found a fault
@@ -67,6 +76,7 @@ BUSY = (
     b"Connection: close\r\nContent-Length: 0\r\n\r\n"
 )
 PAGE = Path(__file__).with_name("page.html")
+Address = tuple[str, int]
 ELSEWHERE = b""  # the key, in routes, of all paths that have none of their own
 
 # No name is empty, begins with a dot (the folder above; what is hidden), or has in it
@@ -113,13 +123,26 @@ def start_of(status: int, type_: bytes, keeps_alive: bool, second: int) -> bytes
     )
 
 
-def head_of(response: Response, length: int | None, keeps_alive: bool) -> bytes:
-    """Return the head of an answer; without a length it ends with the connection."""
-    return b"%s%s%s\r\n" % (
-        start_of(response.status, response.type, keeps_alive, int(time.time())),
-        b"" if length is None else b"Content-Length: %d\r\n" % length,
+def whole(request: Request, response: Response) -> bytes:
+    """Return the text of an answer that has neither a file nor events."""
+    return b"%sContent-Length: %d\r\n%s\r\n%s" % (
+        start_of(response.status, response.type, request.keeps_alive, int(time.time())),
+        len(response.body),
         response.fields,
+        b"" if request.method == b"HEAD" else response.body,
     )
+
+
+def refusal(status: int, why: str) -> bytes:
+    """Return the last answer of a connection; its first line says why.
+
+    It has no body, for the request may have been HEAD, which is not always known.
+    """
+    date = formatdate(usegmt=True)
+    return (
+        f"HTTP/1.1 {status} {why}\r\nDate: {date}\r\n"
+        "Connection: close\r\nContent-Length: 0\r\n\r\n"
+    ).encode()
 
 
 def failure(status: int, why: str = "", fields: bytes = b"") -> Response:
@@ -145,16 +168,22 @@ def answer(routes: Routes, request: Request) -> Response:
 async def stream(connection: Connection, request: Request, response: Response) -> bool:
     """Send a file or events; return whether another request may follow."""
     file, events = response.file, response.events
-    keeps_alive = request.keeps_alive and events is None
-    length = None if file is None else os.fstat(file.fileno()).st_size
-    connection.write(head_of(response, length, keeps_alive))
+    keeps_alive, length, size = request.keeps_alive and events is None, b"", 0
+    if file is not None:
+        size = os.fstat(file.fileno()).st_size
+        length = b"Content-Length: %d\r\n" % size
+    start = start_of(response.status, response.type, keeps_alive, int(time.time()))
+    connection.write(start + length + response.fields + b"\r\n")
     if request.method == b"HEAD":
         if file is not None:
             file.close()
     elif file is not None:
-        keeps_alive &= await send_file(connection, file, length or 0)
+        keeps_alive &= await send_file(connection, file, size)
     elif events is not None:
-        await send_events(connection, events, response.every)
+        goes_on = True
+        while goes_on:
+            connection.write(b"data: %s\n\n" % events())
+            goes_on = await connection.pause(response.every)
     return keeps_alive
 
 
@@ -175,52 +204,41 @@ async def send_file(connection: Connection, file: BinaryIO, length: int) -> bool
     return True
 
 
-async def send_events(
-    connection: Connection, events: Callable[[], bytes], every: float
-) -> None:
-    """Send an event every so many seconds, until the server stops."""
-    goes_on = True
-    while goes_on:
-        connection.write(b"data: %s\n\n" % events())
-        goes_on = await connection.pause(every)
+@types.coroutine
+def bytes_for(
+    need: Need, connection: Connection
+) -> Generator[None, bytes | None, bytes]:
+    """Wait for what the parser needs; return nothing at the end of the stream.
 
-
-def refusal(status: int, why: str) -> bytes:
-    """Return the last answer of a connection; the reason stands in its first line.
-
-    It has no body, for the request may have been HEAD: that is not always known.
+    Raises:
+        HttpError: a request has begun, and does not come to its end.
+        TimeoutError: none has begun.
     """
-    return b"HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Length: 0\r\n%s\r\n" % (
-        status,
-        why.encode(),
-        formatdate(usegmt=True).encode(),
-        b"Connection: close\r\n",
-    )
+    if need == "permission":
+        connection.write(CONTINUE)
+    if need != "request":
+        connection.begin_request()
+    try:
+        return (yield) or b""
+    except TimeoutError:
+        if need == "request":
+            raise
+        raise HttpError(408, "a request took too long to come") from None
 
 
 async def serve(routes: Routes, connection: Connection) -> None:
     """Talk with one client, request by request."""
     parser = requests()
-    goes_on, unsent = True, 0
+    keeps_alive, unsent = True, 0
     try:
-        while goes_on:
+        while keeps_alive:
             connection.expect_request()
             item = next(parser)
-            while not isinstance(item, Request):
-                if item == "permission":
-                    connection.write(CONTINUE)
-                if item != "request":
-                    connection.begin_request()
-                try:
-                    data = await suspended() or b""
-                except TimeoutError:
-                    if item == "request":
-                        return
-                    raise HttpError(408, "a request took too long to come") from None
-                if item == "request" and not data:
-                    return
-                unsent = 0
-                item = parser.send(data)
+            try:
+                while not isinstance(item, Request):
+                    item, unsent = parser.send(await bytes_for(item, connection)), 0
+            except StopIteration:
+                return
             connection.reactor.statistics.requests += 1
             try:
                 response = answer(routes, item)
@@ -228,20 +246,14 @@ async def serve(routes: Routes, connection: Connection) -> None:
                 connection.write(refusal(500, "the server has made a mistake"))
                 raise
             if response.file is None and response.events is None:
-                goes_on = item.keeps_alive
-                text = b"%sContent-Length: %d\r\n%s\r\n%s" % (
-                    start_of(response.status, response.type, goes_on, int(time.time())),
-                    len(response.body),
-                    response.fields,
-                    b"" if item.method == b"HEAD" else response.body,
-                )
-                connection.write(text)
-                unsent += len(text)
+                connection.write(whole(item, response))
+                keeps_alive, unsent = item.keeps_alive, unsent + len(response.body)
+                if unsent > PIECE:  # many small requests for large answers
+                    unsent = 0
+                    await connection.drain()
             else:
-                goes_on = await stream(connection, item, response)
-            if unsent > PIECE:  # many small requests for large answers
-                unsent = 0
-                await connection.drain()
+                keeps_alive = await stream(connection, item, response)
+            del response  # or it would be kept as long as the client is idle
     except HttpError as error:
         connection.write(refusal(error.status, str(error)))
 
@@ -341,6 +353,7 @@ CONVERSATIONS = [  # what, what is sent, and which statuses come back
         f"GET / {_AT}|GET /no {_AT}|{_POST}{_FIVE}|1,2,3HEAD /stats {_AT}{_CLOSE}|",
         "200 404 200 200",
     ),
+    ("an older client", "GET /stats HTTP/1.0||", "200"),
     (
         "a body in chunks",
         f"{_POST}Transfer-Encoding: chunked|{_CLOSE}|2|1,|1|2|0||",
@@ -361,10 +374,6 @@ OUTSIDE = [
 ]
 
 
-def connect(number: int) -> socket.socket:
-    return socket.create_connection((HOST, number), PATIENCE)
-
-
 def send_text(client: socket.socket, text: str) -> None:
     client.sendall(text.replace("|", "\r\n").encode())
 
@@ -381,9 +390,9 @@ def statuses(answers: bytes) -> str:
     return b" ".join(re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)).decode()
 
 
-def exchange(number: int, text: str) -> str:
+def exchange(address: Address, text: str) -> str:
     """Send a text; return the statuses of all answers until the server closes."""
-    with connect(number) as client:
+    with socket.create_connection(address, PATIENCE) as client:
         send_text(client, text)
         return statuses(rest_of(client))
 
@@ -394,32 +403,19 @@ def check(what: str, seen: str, expected: str) -> None:
         raise SystemExit(f"{what}: {seen}, not {expected}")
 
 
-def keep_alive(number: int) -> str:
-    """Let the standard library's client ask twice; return the statuses."""
-    with closing(http.client.HTTPConnection(HOST, number, timeout=PATIENCE)) as client:
-        client.connect()
-        sock, found = client.sock, []
-        for method in "GET", "HEAD":
-            client.request(method, "/")
-            with client.getresponse() as response:
-                response.read()
-                found.append((response.status, response.headers["Content-Length"]))
-        if client.sock is not sock or found[0] != found[1]:
-            raise SystemExit(f"not the same length on the same connection: {found}")
-    return " ".join(str(status) for status, _ in found)
-
-
-def stop_amidst(reactor: Reactor, number: int) -> str:
+def stop_amidst(reactor: Reactor, address: Address) -> str:
     """Stop while one client hears events, and another has been told to send a body."""
-    with connect(number) as hears, connect(number) as sends:
+    hears = socket.create_connection(address, PATIENCE)
+    sends = socket.create_connection(address, PATIENCE)
+    with hears, sends:
         send_text(hears, f"GET /events {_AT}|")
         heard = b""
-        while heard.count(b"data: ") < 2 and (data := hears.recv(1 << 16)):
+        while heard.count(b"data: ") < 2:
+            if not (data := hears.recv(1 << 16)):
+                raise SystemExit("the events have come to an end")
             heard += data
         send_text(sends, f"{_POST}{_FIVE}Expect: 100-continue||")
         answers = sends.recv(1 << 16)
-        if heard.count(b"data: ") < 2:
-            raise SystemExit("the events have come to an end")
         reactor.stop()
         rest_of(hears)  # comes to its end, for the server has begun to stop
         send_text(sends, "1,2,3")
@@ -436,27 +432,25 @@ def demonstrate(top: Path) -> None:
         (root / "link").symlink_to(top / "secret.txt")
 
     listener = listen()
-    number = listener.getsockname()[1]
+    address = listener.getsockname()
     reactor = http_reactor(listener, Limits(tick=0.02), root, every=0.02)
     with in_thread(reactor):
-        check("GET, HEAD on one connection", keep_alive(number), "200 200")
         for what, text, expected in CONVERSATIONS:
-            check(what, exchange(number, text), expected)
-        text = "".join(f"GET {path} {_AT}|" for path in OUTSIDE)
-        found = exchange(number, f"{text}GET / {_AT}{_CLOSE}|").split()
-        for path, status in zip([*OUTSIDE, "/"], found, strict=True):
-            if (status == "404") != (path in OUTSIDE):
-                raise SystemExit(f"{path} is answered with {status}")
-        print(f"{len(OUTSIDE)} paths to what is not public  404 each")
-        seen = stop_amidst(reactor, number)
+            check(what, exchange(address, text), expected)
+        for path in OUTSIDE:
+            seen = exchange(address, f"GET {path} {_AT}{_CLOSE}|")
+            if seen != "404":
+                raise SystemExit(f"{path} is answered with {seen}")
+        print(f"{len(OUTSIDE)} paths to what is not public   404 each")
+        seen = stop_amidst(reactor, address)
     check("stopped in events and a body", seen, "200 100 200")
     if reactor.statistics.failed:
         raise SystemExit(f"{reactor.statistics.failed} sessions have failed")
 
     listener = listen()
-    number = listener.getsockname()[1]
+    address = listener.getsockname()
     with in_thread(http_reactor(listener, Limits(request=0.02, tick=0.02))):
-        check("half a request and no more", exchange(number, f"GET / {_AT}"), "408")
+        check("half a request and no more", exchange(address, f"GET / {_AT}"), "408")
     print("each got the answer that it is due, and nobody a second one")
 
 

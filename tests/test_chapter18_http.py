@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -287,6 +288,11 @@ def test_a_target_is_a_path_or_a_url(target: str, path: bytes, query: bytes) -> 
     assert (request.path, request.query) == (path, query)
 
 
+def test_the_host_of_a_url_is_the_one_that_counts() -> None:
+    request = parse(text("GET http://a:80/ HTTP/1.1", "Host: b")[:-4])
+    assert request.fields == {b"host": b"a:80"}
+
+
 def test_names_of_fields_have_no_case_and_blanks_around_values_do_not_count() -> None:
     request = parse(
         text(
@@ -351,6 +357,12 @@ REFUSED_HEADS = [
     (400, "GET a.example:80 HTTP/1.1|Host: a"),
     (400, "GET http:///a HTTP/1.1|Host: a"),
     (400, "GET ftp://a/ HTTP/1.1|Host: a"),
+    (400, "GET http://b@a/ HTTP/1.1|Host: a"),
+    (400, "GET http://:80/ HTTP/1.1|Host: a"),
+    (400, "GET http://a:b/ HTTP/1.1|Host: a"),
+    (400, "GET http://a/%2 HTTP/1.1|Host: a"),
+    (400, "GET http://a/ HTTP/1.1"),
+    (400, "GET ?a HTTP/1.1|Host: a"),
     (400, "GET / HTTP/1.1"),
     (400, "GET / HTTP/1.1|Host: a|Host: a"),
     (400, "GET / HTTP/1.1|Host: a|Host:"),
@@ -540,6 +552,7 @@ def test_codings_before_the_chunks_are_not_implemented(coding: str) -> None:
         (413, post(CHUNKED, body=b"1\r\n1\r\nffff\r\n" + 0xFFFF * b"a" + b"\r\n1\r\n")),
         (413, post(CHUNKED, body=b"5;" + 300 * b"a")),
         (413, post(CHUNKED, body=b"0\r\n" + 3000 * b"a: bcdef\r\n")),
+        (413, post(CHUNKED, body=b"0\r\n" + 5000 * b"a:\r\n")),
         (414, b"GET /" + 16_384 * b"a"),
         (431, get("/", "a: " + 16_384 * "b")),
         (431, get("/", *(6000 * ["a:"]))),
@@ -644,6 +657,89 @@ def test_many_large_answers_do_not_pile_up() -> None:
     talk.hear(30 * get("/"))
     assert [one.status for one in answers_in(talk.sent)] == 30 * [200]
     assert max(talk.unsent) < 100_000
+
+
+def test_answers_that_have_gone_do_not_count_as_unsent() -> None:
+    talk = Talk({b"/": {b"GET": lambda _: Response(60_000 * b"a")}})
+    for _ in range(5):
+        talk.hear(get("/"))
+    assert len(talk.unsent) == 1 + 5  # one for each time that it waited for a request
+
+
+# -- the parser
+
+
+def test_the_parser_says_what_it_waits_for() -> None:
+    parser = http_parsing.requests()
+    assert next(parser) == "request"
+    assert parser.send(post(LENGTH, "Expect: 100-continue")[:-1]) == "more"
+    assert parser.send(b"\n") == "permission"
+    assert parser.send(b"1,2") == "more"
+    request = parser.send(b",3" + get("/2") + b"GET")
+    assert isinstance(request, Request)
+    assert request.body == b"1,2,3"
+    assert isinstance(next(parser), Request)
+    assert next(parser) == "more"
+    assert isinstance(parser.send(get("/3")[3:]), Request)
+    assert next(parser) == "request"
+    with pytest.raises(StopIteration):
+        parser.send(b"")
+
+
+def test_nobody_waits_for_permission_whose_body_has_begun_to_come() -> None:
+    for data in post(CHUNKED, "Expect: 100-continue", body=b"5"), get("/")[:-1]:
+        parser = http_parsing.requests()
+        next(parser)
+        assert parser.send(data) == "more"
+
+
+def test_an_idle_client_costs_little_memory() -> None:
+    talk = Talk({b"/echo": {b"POST": lambda request: Response(request.body + b"!")}})
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        talk.hear(2 * post("Content-Length: 60000", body=60_000 * b"a"))
+        assert len(talk.sent) > 120_000
+        talk.sent = b""
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 5000
+
+
+def test_a_stream_is_parsed_in_pieces_or_refused() -> None:
+    assert http_parsing.parse([]) == []
+    (request,) = http_parsing.parse([get("/a")[:5], get("/a")[5:]])
+    assert request.path == b"/a"
+    for half in get("/")[:-1], get("/") + b"G", post(CHUNKED, body=b"0\r\n"):
+        with pytest.raises(HttpError, match="half a request"):
+            http_parsing.parse([half])
+
+
+def outcome(pieces: list[bytes]) -> object:
+    """Return the requests that a stream begins with, and how it ends."""
+    found, parser = [], http_parsing.requests()
+    next(parser)
+    try:
+        for piece in pieces:
+            item = parser.send(piece)
+            while isinstance(item, Request):
+                found.append(item)
+                item = next(parser)
+    except HttpError as error:
+        return found, error.status
+    return found, "begun" if item in {"more", "permission"} else item
+
+
+def test_pieces_make_no_difference_to_garbage_either() -> None:
+    chance = random.Random(20)
+    for _ in range(3000):
+        data = garbage(chance)
+        whole = outcome([data])
+        assert outcome([data[n : n + 1] for n in range(len(data))]) == whole, data
+        ends = sorted(chance.choices(range(1, len(data) + 1), k=3))
+        pieces = [data[a:b] for a, b in pairwise([0, *ends, len(data)]) if a < b]
+        assert outcome(pieces) == whole, (data, ends)
 
 
 FRAGMENTS = [
@@ -936,7 +1032,7 @@ OUTSIDE = [
         "/sub//a%20b.txt",
     ),
     *("/sub", "/sub/", "/sub/folder", "/index.html/", "/index.html/a", "/" + 300 * "a"),
-    *("/link", "/outside/secret.txt", "/loop", "/pipe"),
+    *("/link", "/outside/secret.txt", "/loop", "/pipe", "/shown"),
 ]
 
 
@@ -948,6 +1044,7 @@ def test_what_is_not_public_is_not_served(public: Path, path: str) -> None:
         (public / "link").symlink_to(public.parent / "secret.txt")
         (public / "outside").symlink_to(public.parent)
         (public / "loop").symlink_to(public / "loop")
+        (public / "shown").symlink_to(public / ".hidden")
         os.mkfifo(public / "pipe")
         for name in "index.html:a", "..\\secret.txt", "..;":
             (public / name).write_bytes(SECRET)
