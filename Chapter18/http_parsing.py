@@ -50,6 +50,7 @@ from collections.abc import Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
@@ -166,7 +167,7 @@ def parse(pieces: Iterable[bytes]) -> list[Request]:
     found, parser = [], requests()
     next(parser)
     with suppress(StopIteration):
-        for piece in *pieces, b"":
+        for piece in chain(pieces, [b""]):
             item = parser.send(piece)
             while isinstance(item, Request):
                 found.append(item)
@@ -178,11 +179,12 @@ def _request(
     method: bytes, path: bytes, query: bytes | None, version: bytes, lines: bytes
 ) -> Request:
     """Return the request that has such a head, still without its body."""
+    query = query or b""
     if version[0] != _ONE:
         raise HttpError(505, "only HTTP/1.1 and 1.0 are spoken here")
     if method not in METHODS:
         raise HttpError(501, "only GET, HEAD and POST are known here")
-    if len(path) + len(query or b"") > MAX_TARGET:
+    if len(path) + len(query) > MAX_TARGET:
         raise HttpError(414, f"a target of more than {MAX_TARGET} bytes")
     fields: dict[bytes, bytes] = {}
     for line in lines.splitlines():
@@ -209,7 +211,7 @@ def _request(
         keeps_alive = b"close" not in options and (not old or b"keep-alive" in options)
     if b"expect" in fields and fields[b"expect"].lower() != b"100-continue" and not old:
         raise HttpError(417, "no such expectation can be met")
-    return Request(method, path, query or b"", version, fields, keeps_alive)
+    return Request(method, path, query, version, fields, keeps_alive)
 
 
 @lru_cache(maxsize=64)  # nearly all requests have the same
@@ -294,20 +296,18 @@ class _Stream:
 
     def take(self, n: int) -> Generator[Need, bytes | None, bytes]:
         """Wait for `n` bytes, and return them."""
-        missing = self.at + n - len(self.data)
-        if missing > 0:
-            parts = [self.data[self.at :]]
-            while missing > 0:
-                parts.append((yield from _more()))
-                missing -= len(parts[-1])
-            self.data, self.at = b"".join(parts), 0
+        if len(self.data) - self.at < n:
+            found = bytearray(self.data[self.at :])
+            while len(found) < n:
+                found += yield from _more()
+            self.data, self.at = bytes(found), 0
         start, self.at = self.at, self.at + n
         return self.data[start : self.at]
 
 
 def _chunks(stream: _Stream) -> Generator[Need, bytes | None, bytes]:
     """Return a body that comes in chunks; drop what stands behind it, the trailer."""
-    parts, left = [], MAX_BODY
+    body, left = bytearray(), MAX_BODY
     while True:
         match = _CHUNK.fullmatch((yield from stream.line(MAX_CHUNK_LINE)))
         if match is None:
@@ -321,13 +321,13 @@ def _chunks(stream: _Stream) -> Generator[Need, bytes | None, bytes]:
         chunk = yield from stream.take(size + 2)
         if not chunk.endswith(b"\r\n"):
             raise HttpError(400, "a chunk that is longer than its size")
-        parts.append(chunk[:-2])
+        body += chunk[:-2]
     left = MAX_HEAD
     while line := (yield from stream.line(left)):
         left -= len(line) + 2
         if not _TRAILER.fullmatch(line):
             raise HttpError(400, "a trailer that is none")
-    return b"".join(parts)
+    return bytes(body)
 
 
 # -- the demonstration: "|" stands for the end of a line

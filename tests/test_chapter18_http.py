@@ -693,18 +693,38 @@ def test_nobody_waits_for_permission_whose_body_has_begun_to_come() -> None:
         assert parser.send(data) == "more"
 
 
-def test_an_idle_client_costs_little_memory() -> None:
-    talk = Talk({b"/echo": {b"POST": lambda request: Response(request.body + b"!")}})
+@contextmanager
+def traced() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Give a function that tells how many bytes have been taken: now, and at most."""
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
+        yield lambda: cast(
+            tuple[int, int], tuple(n - before for n in tracemalloc.get_traced_memory())
+        )
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_idle_client_costs_little_memory() -> None:
+    talk = Talk({b"/echo": {b"POST": lambda request: Response(request.body + b"!")}})
+    with traced() as memory:
         talk.hear(2 * post("Content-Length: 60000", body=60_000 * b"a"))
         assert len(talk.sent) > 120_000
         talk.sent = b""
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert after - before < 5000
+        assert memory()[0] < 5000
+
+
+@pytest.mark.parametrize("piece", [2, 4096])
+def test_a_body_in_small_pieces_costs_no_more_than_another(piece: int) -> None:
+    data = post(CHUNKED, body=30_000 * b"2\r\naa\r\n" + b"0\r\n\r\n")
+    if piece == 2:
+        data = post("Content-Length: 60000", body=60_000 * b"a")
+    pieces = [data[n : n + piece] for n in range(0, len(data), piece)]
+    with traced() as memory:
+        (request,) = http_parsing.parse(pieces)
+        assert request.body == 60_000 * b"a"
+        assert memory()[1] < 400_000
 
 
 def test_a_stream_is_parsed_in_pieces_or_refused() -> None:
