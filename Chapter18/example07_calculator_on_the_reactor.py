@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import Protocol
 
 from example02_calculator import GREETING, MAX_DIGITS, Calculator
 from reactor import Connection, Reactor, RefusedError
@@ -99,6 +100,34 @@ def listen(port: int = 0) -> socket.socket:
     return socket.create_server((HOST, port), backlog=BACKLOG)
 
 
+def listen_or_exit(port: int) -> socket.socket:
+    """Return a socket that listens on `port`, or say why that cannot be had."""
+    try:
+        return listen(port)
+    except OSError as error:
+        raise SystemExit(f"port {port}: {error}") from None
+
+
+class Server(Protocol):
+    """What the servers of this chapter can do."""
+
+    port: int
+
+    def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def summary(self) -> bytes: ...
+
+
+def serve_until_signal(server: Server) -> None:
+    """Serve until SIGINT or SIGTERM; tell where, and in the end, what has been."""
+    with signals_call(server.stop):
+        print(f"serving on {HOST} port {server.port} until Ctrl-C", flush=True)
+        server.run()
+    print(server.summary().decode())
+
+
 @contextmanager
 def in_thread(reactor: Reactor) -> Iterator[None]:
     """Run it in a thread, and stop it in the end; raise what it has raised."""
@@ -116,6 +145,16 @@ def port(text: str) -> int:
     if not 0 <= number <= 65535:
         raise argparse.ArgumentTypeError(f"must be in 0 … 65535, not {number}")
     return number
+
+
+def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the options, with two for all servers: --serve and its --port."""
+    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
+    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
+    options = parser.parse_args()
+    if options.port and not options.serve:
+        parser.error("--port goes with --serve")
+    return options
 
 
 def keep_little(sock: socket.socket) -> None:
@@ -210,28 +249,17 @@ def demonstrate(reactor: Reactor, address: tuple[str, int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
-    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
-    options = parser.parse_args()
-    if options.port and not options.serve:
-        parser.error("--port goes with --serve")
-    try:
-        listener = listen(options.port)
-    except OSError as error:
-        raise SystemExit(f"port {options.port}: {error}") from None
+    options = options_of(parser)
+    listener = listen_or_exit(options.port)
     reactor = Reactor(calculate, listener)
-    if not options.serve:
-        keep_little(listener)  # what it accepts is like it
-        try:
-            demonstrate(reactor, listener.getsockname())
-        except OSError as error:
-            raise SystemExit(f"a client waited in vain: {error}") from None
+    if options.serve:
+        serve_until_signal(reactor)
         return
-    with signals_call(reactor.stop):
-        number = listener.getsockname()[1]
-        print(f"serving on {HOST} port {number} until Ctrl-C", flush=True)
-        reactor.run()
-    print(reactor.summary().decode())
+    keep_little(listener)  # what it accepts is like it
+    try:
+        demonstrate(reactor, listener.getsockname())
+    except OSError as error:
+        raise SystemExit(f"a client waited in vain: {error}") from None
 
 
 if __name__ == "__main__":

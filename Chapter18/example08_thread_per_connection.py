@@ -37,10 +37,17 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Protocol, Self
+from typing import Self
 
 from example02_calculator import GREETING, Calculator
-from example07_calculator_on_the_reactor import HOST, listen, port, signals_call
+from example07_calculator_on_the_reactor import (
+    HOST,
+    Server,
+    listen,
+    listen_or_exit,
+    options_of,
+    serve_until_signal,
+)
 from reactor import BUSY, Limits, RefusedError, refuse
 
 LIMITS = Limits(connections=1000)  # and as many threads
@@ -335,18 +342,6 @@ class ThreadPerConnection(BlockingServer):
         return threads
 
 
-class Server(Protocol):
-    """What the servers of this chapter can do."""
-
-    port: int
-
-    def run(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def summary(self) -> bytes: ...
-
-
 @contextmanager
 def serving(server: Server) -> Iterator[int]:
     """Run a server in a thread; give its port; stop it in the end.
@@ -419,32 +414,6 @@ def trickle(caller: Caller) -> float:
             raise SystemExit(f"the server reads a line without end for {PATIENCE:g} s")
         caller.send("1")
     return time.perf_counter() - began
-
-
-def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Return the options, with two for all servers: --serve and its --port."""
-    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
-    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
-    options = parser.parse_args()
-    if options.port and not options.serve:
-        parser.error("--port goes with --serve")
-    return options
-
-
-def listen_or_exit(port: int) -> socket.socket:
-    """Return a socket that listens on `port`, or say why that cannot be had."""
-    try:
-        return listen(port)
-    except OSError as error:
-        raise SystemExit(f"port {port}: {error}") from None
-
-
-def serve_until_signal(server: Server) -> None:
-    """Serve until SIGINT or SIGTERM; tell where, and in the end, what has been."""
-    with signals_call(server.stop):
-        print(f"serving on {HOST} port {server.port} until Ctrl-C", flush=True)
-        server.run()
-    print(server.summary().decode())
 
 
 def main() -> None:

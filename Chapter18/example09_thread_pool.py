@@ -35,13 +35,15 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from queue import SimpleQueue
 
-from example07_calculator_on_the_reactor import listen
-from example08_thread_per_connection import (
-    BlockingServer,
-    Caller,
+from example07_calculator_on_the_reactor import (
+    listen,
     listen_or_exit,
     options_of,
     serve_until_signal,
+)
+from example08_thread_per_connection import (
+    BlockingServer,
+    Caller,
     serving,
 )
 from reactor import Limits

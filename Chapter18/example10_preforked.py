@@ -49,9 +49,10 @@ from example07_calculator_on_the_reactor import (
     BACKLOG,
     HOST,
     calculate,
+    options_of,
     signals_call,
 )
-from example08_thread_per_connection import Caller, options_of
+from example08_thread_per_connection import Caller
 from reactor import Limits, Reactor
 
 LIMITS = Limits()

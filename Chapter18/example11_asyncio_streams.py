@@ -38,12 +38,15 @@ from dataclasses import asdict
 from typing import Any
 
 from example02_calculator import GREETING, Calculator
-from example07_calculator_on_the_reactor import BACKLOG, listen
-from example08_thread_per_connection import (
-    Caller,
+from example07_calculator_on_the_reactor import (
+    BACKLOG,
+    listen,
     listen_or_exit,
     options_of,
     serve_until_signal,
+)
+from example08_thread_per_connection import (
+    Caller,
     serving,
 )
 from reactor import BUSY, Limits, RefusedError, Statistics, refuse

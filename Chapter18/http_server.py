@@ -55,11 +55,11 @@ from typing import BinaryIO
 
 from example02_calculator import MAX_LINE, Calculator
 from example07_calculator_on_the_reactor import (
-    HOST,
     in_thread,
     listen,
-    port,
-    signals_call,
+    listen_or_exit,
+    options_of,
+    serve_until_signal,
 )
 from http_parsing import HttpError, Need, Request, requests
 from reactor import Connection, Limits, Reactor
@@ -463,28 +463,16 @@ def folder(text: str) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
-    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
     parser.add_argument("--directory", type=folder, help="files for --serve to serve")
-    options = parser.parse_args()
-    if options.port and not options.serve:
-        parser.error("--port goes with --serve")
+    options = options_of(parser)
     if options.directory and not options.serve:
         parser.error("--directory goes with --serve")
-    if not options.serve:
-        with tempfile.TemporaryDirectory() as name:
-            demonstrate(Path(name))
+    if options.serve:
+        listener = listen_or_exit(options.port)
+        serve_until_signal(http_reactor(listener, Limits(), options.directory))
         return
-    try:
-        listener = listen(options.port)
-    except OSError as error:
-        raise SystemExit(f"port {options.port}: {error}") from None
-    reactor = http_reactor(listener, Limits(), options.directory)
-    with signals_call(reactor.stop):
-        number = listener.getsockname()[1]
-        print(f"serving on {HOST} port {number} until Ctrl-C", flush=True)
-        reactor.run()
-    print(reactor.summary().decode())
+    with tempfile.TemporaryDirectory() as name:
+        demonstrate(Path(name))
 
 
 if __name__ == "__main__":

@@ -334,6 +334,7 @@ class Reactor:
     Attributes:
         connections: those that are open.
         statistics: what has happened so far; `requests` is counted by sessions.
+        port: the one that it serves on.
         now: the time when the selector last returned.
         portion: bytes that are asked for at once; no more than a line may have, so that
             of the lines that come together only the first can be too long.
@@ -354,6 +355,7 @@ class Reactor:
         self.portion = min(limits.turn, limits.line)
         self.connections: set[Connection] = set()
         self.statistics = Statistics()
+        self.port: int = listener.getsockname()[1]
         self.selector = selectors.DefaultSelector()
         self.now = clock()
         self._busy = busy

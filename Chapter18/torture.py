@@ -87,11 +87,10 @@ from pathlib import Path
 import psutil
 from example02_calculator import GREETING
 from example07_calculator_on_the_reactor import (
-    HOST,
     calculate,
     listen,
     port,
-    signals_call,
+    serve_until_signal,
 )
 from reactor import Limits, Reactor
 from server_process import NotOursError, ServerProcess, allow_descriptors
@@ -650,12 +649,7 @@ def attack_side_by_side(
 
 def serve_with_short_deadlines() -> None:
     """Serve the calculator of example07 until SIGINT or SIGTERM."""
-    listener = listen()
-    reactor = Reactor(calculate, listener, SHORT)
-    with signals_call(reactor.stop):
-        number = listener.getsockname()[1]
-        print(f"serving on {HOST} port {number} until Ctrl-C", flush=True)
-        reactor.run()
+    serve_until_signal(Reactor(calculate, listen(), SHORT))
 
 
 def of_this_chapter(name: str) -> Server:

@@ -34,7 +34,7 @@ import example11_asyncio_streams as streams
 import psutil
 import pytest
 from example02_calculator import GREETING, Calculator
-from example07_calculator_on_the_reactor import HOST, listen
+from example07_calculator_on_the_reactor import HOST, Server, listen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process import no_thread_is_left, run_main
@@ -557,7 +557,7 @@ def test_a_signal_ends_the_script_in_order(module: ModuleType, number: int) -> N
     ids=["threads", "pool", "streams"],
 )
 def test_who_waits_in_the_backlog_at_the_stop_is_answered(
-    kind: Callable[[socket.socket], threads.Server],
+    kind: Callable[[socket.socket], Server],
 ) -> None:
     listener = listen()
     server = kind(listener)
