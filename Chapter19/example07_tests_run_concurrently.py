@@ -25,9 +25,9 @@ Try:  --workers 4
 Output:
     Python <version>, GIL <gil>, <cores> cores
     pytest <version>, pytest-xdist <version>
-    one after another     11 tests   0.93 s   1.00x  failed: LargeValues.test_wrong_claim
-    2 threads             11 tests   0.48 s   1.93x  failed: LargeValues.test_wrong_claim
-    2 processes of xdist  11 tests   4.11 s   0.23x  failed: LargeValues.test_wrong_claim
+    one after another     11 tests   0.81 s   1.00x  failed: LargeValues.test_wrong
+    2 threads             11 tests   0.65 s   1.25x  failed: LargeValues.test_wrong
+    2 processes of xdist  11 tests   4.19 s   0.19x  failed: LargeValues.test_wrong
     the same tests, the same results, the same failure, in three ways
 """
 
@@ -41,8 +41,8 @@ import tempfile
 import threading
 import time
 import unittest
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -60,7 +60,7 @@ except ModuleNotFoundError:
 WAIT = 0.1  # seconds; stands for an answer from elsewhere
 LIMIT = 60.0  # seconds that pytest may take
 MOST = 16  # workers that may be asked for
-WRONG = "LargeValues.test_wrong_claim"
+WRONG = "LargeValues.test_wrong"
 
 
 def ask(whom: str) -> str:
@@ -72,7 +72,7 @@ def ask(whom: str) -> str:
 class LargeValues(large.LargeValuesTests):
     """Tests that compute. One is wrong, to be reported by each way of running them."""
 
-    def test_wrong_claim(self) -> None:
+    def test_wrong(self) -> None:
         self.assertTrue(self.function(10**10 + 21))
 
 
@@ -117,55 +117,71 @@ def ctrl_c_later() -> Iterator[None]:
                 signal.raise_signal(signal.SIGINT)
 
 
-def run_in_processes(file: Path, n_processes: int) -> dict[str, bool]:
-    """Run the tests of a file with pytest-xdist; return for each whether it has passed.
+def run_pytest(arguments: Sequence[str], folder: str) -> str:
+    """Run pytest in `folder`; return what it prints.
 
-    Settings and plug-ins that pytest would find here have no effect.
+    Settings and plug-ins that it would find on this machine have no effect. If this is
+    interrupted, pytest and its workers are killed.
 
     Raises:
-        RuntimeError: pytest could not run the tests.
+        RuntimeError: it could not run the tests.
         subprocess.TimeoutExpired: it took more than LIMIT seconds.
     """
-    with tempfile.TemporaryDirectory() as name:
-        settings, report = Path(name, "pytest.ini"), Path(name, "report.xml")
-        settings.write_text("[pytest]\n", "utf-8")
-        options = ["-p", "xdist", "-p", "no:cacheprovider", "--noconftest"]
-        options += ["-n", str(n_processes), "-c", str(settings), "--rootdir", name]
-        options += ["--basetemp", str(Path(name, "temporary"))]
-        command = [sys.executable, "-m", "pytest", *options, f"--junitxml={report}"]
-        environment = os.environ | {
-            "PYTEST_ADDOPTS": "",
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
+    Path(folder, "pytest.ini").write_text("[pytest]\n", "utf-8")
+    here = ["-c", "pytest.ini", "--basetemp=temporary"]
+    alone = ["--noconftest", "-p", "no:cacheprovider"]
+    environment = os.environ | {
+        "PYTEST_ADDOPTS": "",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    with ExitStack() as stack:
         with ctrl_c_later():
             process = subprocess.Popen(
-                [*command, str(file)],
-                cwd=name,
+                [sys.executable, "-m", "pytest", *here, *alone, *arguments],
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
                 encoding="utf-8",
                 errors="replace",
                 start_new_session=True,  # a group of its own, which can be killed
             )
-        with process:
-            try:
-                output, _ = process.communicate(timeout=LIMIT)
-            except BaseException:
-                if sys.platform == "win32":
-                    process.kill()
-                else:
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise
-        if process.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            raise RuntimeError(f"pytest could not run the tests:\n{output}")
+            stack.callback(end, process)
+        output, _ = process.communicate(timeout=LIMIT)
+    if process.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"pytest could not run the tests:\n{output}")
+    return output
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """Kill a process and those of its group, unless it has ended."""
+    with process:
+        if process.poll() is not None:
+            return
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def run_in_processes(file: Path, n_processes: int) -> dict[str, bool]:
+    """Run the tests of a file with pytest-xdist; return for each whether it has passed.
+
+    If the file cannot be imported that stands for a test that has not.
+
+    Raises:
+        RuntimeError, subprocess.TimeoutExpired: as for `run_pytest`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with_xdist = ["-p", "xdist", "-n", str(n_processes)]
+        of_file = [f"--rootdir={file.parent}", "--junitxml=report.xml", str(file)]
+        run_pytest([*with_xdist, *of_file], folder)
         found = {}
-        for case in ElementTree.parse(report).getroot().iter("testcase"):
+        for case in ElementTree.parse(Path(folder, "report.xml")).iter("testcase"):
             class_name = case.attrib["classname"].rpartition(".")[2]
-            # What has passed has no element inside, as <failure>.
+            # What has passed has no element inside, such as <failure>.
             found[f"{class_name}.{case.attrib['name']}"] = len(case) == 0
         return found
 
