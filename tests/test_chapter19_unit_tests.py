@@ -489,7 +489,7 @@ def test_a_file_that_cannot_be_imported_is_no_success(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"could not run the tests:\n[^$]*none\.py"):
+    with pytest.raises(RuntimeError, match="no tests ran"):
         concurrent.run_in_processes(tmp_path / "none.py", 2)
 
 
