@@ -36,8 +36,10 @@ ALGORITHMS: dict[str, scheduling.Algorithm] = {
 
 
 @st.composite
-def processes(draw: st.DrawFn, most: int = 7, longest: int = 9) -> list[Process]:
-    one = st.tuples(st.integers(0, 20), st.integers(1, longest), st.integers(0, 3))
+def processes(
+    draw: st.DrawFn, most: int = 7, longest: int = 9, latest: int = 20
+) -> list[Process]:
+    one = st.tuples(st.integers(0, latest), st.integers(1, longest), st.integers(0, 3))
     drawn = draw(st.lists(one, max_size=most))
     return [Process(f"P{n}", *values) for n, values in enumerate(drawn)]
 
@@ -62,6 +64,17 @@ def test_all_start_over_after_an_idle_time(name: str) -> None:
     slices = ALGORITHMS[name]([Process("B", 9, 1), Process("A", 3, 2)])
     assert slices == [Slice("A", 3, 5), Slice("B", 9, 10)]
     assert ALGORITHMS[name]([]) == []
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@given(given_=processes())
+def test_if_all_come_later_all_run_later(name: str, given_: list[Process]) -> None:
+    shift = 21  # three times the boost
+    later = [replace(one, arrival=one.arrival + shift) for one in given_]
+    assert ALGORITHMS[name](later) == [
+        Slice(piece.name, piece.start + shift, piece.end + shift)
+        for piece in ALGORITHMS[name](given_)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +261,7 @@ def longest_gap(given_: Sequence[Process], slices: Sequence[Slice]) -> int:
     return max(gaps)
 
 
-@given(processes(), st.integers(1, 5))
+@given(processes(most=4, latest=4), st.integers(1, 5))
 def test_round_robin_bounds_the_wait_for_a_turn(
     given_: list[Process], quantum: int
 ) -> None:
@@ -274,13 +287,22 @@ def test_who_comes_at_the_end_of_a_quantum_goes_first() -> None:
     assert scheduling.gantt(slices) == "0 A 2 B 3 A 4"
 
 
-@given(processes(most=9), st.lists(st.integers(1, 5), min_size=1), st.integers(1, 20))
+@given(
+    processes(most=4, latest=2),
+    st.lists(st.integers(1, 5), min_size=1),
+    st.integers(1, 9),
+)
 def test_a_boost_bounds_the_wait_for_a_turn(
     given_: list[Process], quanta: list[int], boost: int
 ) -> None:
     slices = scheduling.multilevel_feedback(given_, quanta, boost)
     most = boost + max(0, len(given_) - 1) * quanta[0]
     assert longest_gap(given_, slices) <= most
+
+
+def test_who_is_on_the_highest_level_has_no_new_quantum_by_a_boost() -> None:
+    slices = scheduling.multilevel_feedback(scheduling.at_once(3, 3), [2], boost=1)
+    assert scheduling.gantt(slices) == "0 P1 2 P2 4 P1 5 P2 6"
 
 
 def test_a_boost_brings_all_back() -> None:
