@@ -132,6 +132,7 @@ def simulate(
         ticks = min(job.left, quanta[job.level] - job.used, next_boost - now)
         if preemptive and coming:
             ticks = min(ticks, coming[0].arrival - now)
+        assert ticks > 0
         _extend(slices, Slice(job.process.name, now, now + ticks))
         now += ticks
         job.left -= ticks
