@@ -92,9 +92,8 @@ def run_in_threads(suite: unittest.TestSuite, n_threads: int) -> unittest.TestRe
         try:
             list(pool.map(unittest.TestSuite.run, parts, results))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             for result in results:
-                result.stop()
+                result.stop()  # who runs ends, who has not begun does not
             raise
     return merged(results)
 
