@@ -5,16 +5,15 @@
 
 With a job store on disk the jobs are there again after a crash, and with
 `misfire_grace_time=None` those that were due meanwhile are run. But the store says when
-a job is due, not whether it was done. APScheduler hands a job to a thread and then
-writes its next time; so whoever is killed in between does it twice, and whoever is
-killed while it runs, or waits for a thread, never. Here a payment is one run of a job,
-and is made 0, 1 or 2 times.
+a job is due, not whether it was done. APScheduler hands a job to a thread, and then
+stores when it is due again. If the process is killed before that, a run that was made
+is made again; if it is killed later, while the job runs or waits for a thread, the run
+is lost. Here a payment is such a run, and is made 0, 1 or 2 times.
 
 The mend is a job that looks what is to be done: it pays what is open, and marks it in
 the same transaction. However often it is run, nothing is paid twice; and as it is made
-due at each start, nothing is forgotten. When it runs is all that the scheduler decides.
-(A payment elsewhere needs a key, by which the other side knows that it was asked
-before.)
+due at each start, nothing is lost. The scheduler decides no more than when. (A payment
+elsewhere needs a key, by which the other side knows that it was asked before.)
 
 Even an orderly shutdown may lose a run: APScheduler 3.11 looks for due jobs once more
 after its pool has ended. `ClosingStore` has none then.
@@ -43,7 +42,8 @@ from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unittest.mock import patch
 
 from apscheduler.events import (  # type: ignore[import-untyped]
     EVENT_JOB_EXECUTED,
@@ -162,23 +162,33 @@ def live_until(moment: str, folder: Path, job: Job) -> None:
     Args:
         moment: one of MOMENTS.
     """
-    done, handed_over, never = (threading.Event() for _ in range(3))
+    handed_over, updated, done, never = (threading.Event() for _ in range(4))
+
+    class StuckConnection(sqlite3.Connection):
+        """Does what is asked, but does not get to the commit."""
+
+        def __exit__(self, *_: object) -> Literal[False]:
+            updated.set()
+            never.wait(LIMIT)
+            return False
+
     store = ClosingStore(folder / JOBS)
     scheduler = scheduler_on(store)
-    scheduler.add_listener(lambda _: done.set(), EVENT_JOB_EXECUTED)
     # This event comes after the store has been told that the job is not due again.
     scheduler.add_listener(lambda _: handed_over.set(), EVENT_JOB_SUBMITTED)
+    scheduler.add_listener(lambda _: done.set(), EVENT_JOB_EXECUTED)
     scheduler.start(paused=True)
     add(scheduler, job, folder)
-    with closing(sqlite3.connect(folder / ORDERS)) as connection:
-        if moment == DURING:
-            connection.execute("BEGIN IMMEDIATE")  # the job waits for the end of that
-        if moment == AFTER:
-            store.remove_job = lambda _: never.wait(LIMIT)
-        if moment != BEFORE:
-            scheduler.resume()
-            (done if moment == AFTER else handed_over).wait(LIMIT)
-        os.kill(os.getpid(), KILL)  # nothing is cleaned up, nothing is written
+    if moment == DURING:
+        connect = partial(sqlite3.connect, factory=StuckConnection)
+        patch.object(sqlite3, "connect", connect).start()
+    if moment == AFTER:
+        store.remove_job = lambda _: never.wait(LIMIT)
+    if moment != BEFORE:
+        scheduler.resume()
+    for event in {BEFORE: [], DURING: [handed_over, updated], AFTER: [done]}[moment]:
+        event.wait(LIMIT)
+    os.kill(os.getpid(), KILL)  # nothing is cleaned up, nothing is written
 
 
 def add(scheduler: BackgroundScheduler, job: Job, folder: Path) -> None:

@@ -1,18 +1,16 @@
 """A scheduler is a heap of due times and a condition: here it is, from scratch.
 
 The heap has the earliest job on top. The scheduler's thread waits for its due time on a
-condition, not by `time.sleep`, for what it waits for may change: a job that is added,
-cancelled or sooner than all others wakes it, and it looks again.
+condition, not by `time.sleep`: if a job is added or cancelled, it wakes and looks again.
 
-A job that comes back is due at fixed times, each an interval after the last *due* time.
-Who sleeps for an interval after each run, as many a loop does, adds the run's own time
-to each, and drifts.
+A job that comes back is due an interval after its last due time. A loop that sleeps for
+an interval after each run adds the run's own time, and drifts.
 
-Time comes from a clock that can be replaced. A virtual one jumps to the next due time
-instead of waiting, so a test of hours takes no time, and its times are exact.
+The clock can be replaced. A virtual one jumps to the next due time instead of waiting,
+so a test of hours takes no time, and its times are exact.
 
-The standard library's `sched` is such a heap, but sleeps: what another thread enters
-meanwhile has to wait. asyncio's `call_at` is one, too. APScheduler (example01 to 04)
+The standard library's `sched` is such a heap, but it sleeps: what another thread enters
+meanwhile has to wait. asyncio's `call_at` has one, too. APScheduler (example01 to 04)
 adds stores, pools and calendars.
 
 Output:

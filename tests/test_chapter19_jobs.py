@@ -533,6 +533,17 @@ def test_a_store_that_is_not_closed_loses_a_run_at_shutdown(
     assert "cannot schedule new futures after shutdown" in caplog.text
 
 
+@pytest.mark.parametrize(("grace_time", "paid"), [(None, 1), (1, 0)])
+def test_what_was_due_meanwhile_is_up_to_the_misfire_policy(
+    folder: Path, grace_time: int | None, paid: int
+) -> None:
+    scheduler = scheduled(folder, survive.ClosingStore(folder / survive.JOBS))
+    scheduler.modify_job("daily", misfire_grace_time=grace_time)
+    scheduler.shutdown()
+    survive.live(folder, None)
+    assert survive.times_paid(folder) == paid
+
+
 def test_a_closed_store_can_be_opened_again(folder: Path) -> None:
     store = survive.ClosingStore(folder / survive.JOBS)
     scheduler = scheduled(folder, store)
