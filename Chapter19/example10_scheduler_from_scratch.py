@@ -1,7 +1,7 @@
 """A scheduler is a heap of due times and a condition: here it is, from scratch.
 
-The heap has the earliest job on top. The scheduler's thread waits for its due time on a
-condition, not by `time.sleep`: if a job is added or cancelled, it wakes and looks again.
+The heap has the earliest job on top. The scheduler's thread waits for its due time, not
+by `time.sleep` but on a condition: when a job is added it wakes, and looks again.
 
 A job that comes back is due an interval after its last due time. A loop that sleeps for
 an interval after each run adds the run's own time, and drifts.
