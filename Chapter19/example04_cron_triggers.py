@@ -77,13 +77,13 @@ def clock_changes(zone: tzinfo, year: int) -> dict[datetime, timedelta]:
 
     Changes that do not come at a full or half hour of UTC are found half an hour late.
     """
-    first = datetime(year, 1, 1, tzinfo=UTC)
-    times = [first + n * HOUR / 2 for n in range(2 * 24 * 366)]
+    first, last = (datetime(y, 1, 1, tzinfo=UTC) for y in (year, year + 1))
+    times = [first + n * HOUR / 2 for n in range((last - first) // (HOUR / 2))]
     offsets = [time.astimezone(zone).utcoffset() or timedelta() for time in times]
     return {
         time: new - old
         for time, old, new in zip(times[1:], offsets[:-1], offsets[1:], strict=True)
-        if old != new and time.year == year
+        if old != new
     }
 
 

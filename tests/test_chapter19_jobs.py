@@ -74,6 +74,12 @@ def test_runs_that_are_late_are_all_made_one_at_a_time() -> None:
     assert due == sorted(due)
 
 
+def test_a_run_that_is_more_than_a_second_late_is_made() -> None:
+    delays = iter([1.1, 0, 0])
+    due = blocking.run_repeatedly(lambda: time.sleep(next(delays)), 0.001, 3)
+    assert (len(due), list(delays)) == (3, [])
+
+
 def test_a_job_is_run_in_another_thread_while_start_blocks_this_one() -> None:
     threads: set[threading.Thread] = set()
     blocking.run_repeatedly(lambda: threads.add(threading.current_thread()), 0.001, 2)
