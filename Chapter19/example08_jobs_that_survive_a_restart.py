@@ -57,7 +57,7 @@ from apscheduler.schedulers.background import (  # type: ignore[import-untyped]
 )
 from sqlalchemy import NullPool, create_engine
 
-LIMIT = 30.0  # seconds for what is bound to come
+LIMIT = 60.0  # seconds for what is bound to come
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows that kills, too
 
 BEFORE = "before it is due"
