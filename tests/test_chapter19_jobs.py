@@ -183,6 +183,22 @@ def test_jobs_are_paused_resumed_and_removed() -> None:
             assert background.control() == (["a", "d"], ["c"])
 
 
+def test_the_end_of_the_block_does_not_meet_a_removal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """APScheduler's thread would fail if the shutdown began just before a removal."""
+    remove = BackgroundScheduler.remove_job
+
+    def remove_later(self: Any, *arguments: Any) -> None:
+        end = time.monotonic() + 0.2
+        while self.running and time.monotonic() < end:
+            time.sleep(0.001)
+        remove(self, *arguments)
+
+    monkeypatch.setattr(BackgroundScheduler, "remove_job", remove_later)
+    background.meet(1)
+
+
 def test_the_end_of_the_block_waits_for_a_job_and_drops_the_others() -> None:
     began, may_end = threading.Event(), threading.Event()
     steps = []
