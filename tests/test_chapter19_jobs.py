@@ -757,6 +757,21 @@ def test_an_interval_does_not_drift_and_late_calls_are_made_up_for() -> None:
     assert scratch.starts_with_sleeps() == [0, 130, 260, 390, 520, 650]
 
 
+def test_after_a_late_call_the_next_ones_keep_to_their_due_times() -> None:
+    clock, starts = VirtualClock(), []
+    scheduler = Scheduler(clock)
+
+    def run() -> None:
+        starts.append(clock.now())
+        if len(starts) == 1:
+            clock.time += 25
+
+    scheduler.every(10, run)
+    scheduler.at(45, scheduler.stop)
+    scheduler.run()
+    assert starts == [0, 25, 25, 30, 40]
+
+
 def test_a_job_that_comes_back_can_be_cancelled_by_itself() -> None:
     clock, starts = VirtualClock(), []
     scheduler = Scheduler(clock)
