@@ -126,6 +126,7 @@ def listening(
         raise
     listener.stop()
     records.close()
+    records.join_thread()  # it wrote the end, for stop()
 
 
 # -- who logs

@@ -118,17 +118,25 @@ class Bank:
 
         def work(name: str, job: Callable[[int], None]) -> None:
             threading.current_thread().name = name
-            self._all_meet.wait()  # the start of a thread would look like a wait
-            job(rounds)
+            try:
+                self._all_meet.wait()  # the start of a thread would look like a wait
+                job(rounds)
+            except BaseException:
+                self._abort()
+                raise
 
         with ThreadPoolExecutor(len(jobs)) as pool:
             try:
                 for _ in pool.map(work, jobs, jobs.values()):
                     pass
-            except BaseException:  # Ctrl-C, for one: nobody is to wait for the others
-                self._all_meet.abort()
-                self._waits.release(N_CLERKS)
+            except BaseException:  # Ctrl-C, for one
+                self._abort()
                 raise
+
+    def _abort(self) -> None:
+        """Let nobody wait for the others any more."""
+        self._all_meet.abort()
+        self._waits.release(N_CLERKS)
 
 
 async def tasks_of_a_bank(profile: Profile, rounds: int) -> None:

@@ -220,8 +220,9 @@ def _steps(
 ) -> Generator[Any, Any, T]:
     resume: Callable[[Any], Any] = coroutine.send
     value: Any = None
+    who = name_of_task()
     while True:
-        with profile.step(name_of_task()):
+        with profile.step(who):
             try:
                 future = resume(value)
             except StopIteration as end:
