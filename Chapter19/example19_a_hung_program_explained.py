@@ -2,9 +2,10 @@
 
 Three tools, here for a program that is started in a process of its own and hangs:
 
-* `faulthandler.dump_traceback_later` is a watchdog: each call starts the time anew, and
-  if none comes in time, it writes the stacks of all threads. It is C code in a thread
-  of its own, and works even if the program never comes back from other C code.
+* `faulthandler.dump_traceback_later` is a watchdog: each call starts the time anew, so
+  call it when there is progress. If no call comes in time, it writes the stacks of all
+  threads. It is C code in a thread of its own, and works even if the program never
+  comes back from other C code.
 * `faulthandler.register` writes the stacks when a signal comes. Stacks show who waits,
   but not for whom: a lock does not know its owner. One that does is OwnedLock below. A
   handler in Python, to which faulthandler passes the signal on (`chain`), tells of all
@@ -16,7 +17,7 @@ Three tools, here for a program that is started in a process of its own and hang
 Not everybody who hangs is to blame. The printer waits, but nobody waits for it. Who is
 to blame is in the cycle.
 
-Try:  --hang
+Try:  --hang 10
 
 Output:
     dump_traceback_later
@@ -178,20 +179,11 @@ def explain(locks: Sequence[OwnedLock]) -> str:
 
 
 @contextmanager
-def explained(
-    locks: Sequence[OwnedLock], after: float, file: IO[str] | None = None
-) -> Iterator[None]:
-    """Let the block say where its threads are, if it takes long, and at SIGUSR1.
+def explained(locks: Sequence[OwnedLock], file: IO[str]) -> Iterator[None]:
+    """Answer SIGUSR1 during the block by all stacks, and what `explain` says of locks.
 
-    To be used in the main thread. Who calls `faulthandler.dump_traceback_later` in the
-    block whenever there is progress, starts the time anew.
-
-    Args:
-        locks: told of at the signal, after the stacks.
-        after: seconds after which stacks are written, once.
-        file: where to; None means sys.stderr. It must have a descriptor.
+    To be used in the main thread. `file` must have a descriptor.
     """
-    file = file or sys.stderr
     descriptor = file.fileno()
 
     def tell(_: int, __: object) -> None:
@@ -200,11 +192,9 @@ def explained(
 
     before = signal.signal(signal.SIGUSR1, tell)
     faulthandler.register(signal.SIGUSR1, file, all_threads=True, chain=True)
-    faulthandler.dump_traceback_later(after, file=file)
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(signal.SIGUSR1)
         signal.signal(signal.SIGUSR1, before)
 
@@ -232,8 +222,12 @@ def statement(accounts: OwnedLock, _: OwnedLock, ready: threading.Barrier) -> No
         raise AssertionError("the clerk holds the accounts for ever")
 
 
-def hang() -> None:
-    """Start threads that wait for each other, and wait for them."""
+def hang(after: float) -> None:
+    """Start threads that wait for each other, and wait for them.
+
+    Args:
+        after: seconds without progress, after which stacks are written, each time.
+    """
     waits = threading.Semaphore(0)
     locks = [OwnedLock(name, waits.release) for name in ("accounts", "journal")]
     roles = {"clerk": transfer, "auditor": audit, "printer": statement}
@@ -245,8 +239,9 @@ def hang() -> None:
     for thread in threads:
         thread.start()
     for _ in threads:
-        waits.acquire()  # the last progress that there is
-    with explained(locks, AFTER):
+        waits.acquire()
+    with explained(locks, sys.stdout):
+        faulthandler.dump_traceback_later(after, repeat=True)  # no progress from now on
         for thread in threads:
             thread.join()
 
@@ -307,39 +302,38 @@ def ctrl_c_later() -> Iterator[None]:
 
 
 @contextmanager
-def hung_program() -> Iterator[tuple[int, IO[str]]]:
-    """Start a program that hangs; give its process id and what it writes to stderr.
-
-    It is killed at the end of the block, or after LIMIT seconds.
-    """
+def hung_program() -> Iterator["subprocess.Popen[str]"]:
+    """Start a program that hangs; kill it at the end of the block, or after LIMIT."""
     process: subprocess.Popen[str] | None = None
     try:
         with ctrl_c_later():
             process = subprocess.Popen(
-                [sys.executable, __file__, "--hang"],
-                stdout=subprocess.DEVNULL,
+                [sys.executable, __file__, "--hang", str(AFTER)],
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
             )
-        assert process.stderr is not None
         limit = threading.Timer(LIMIT, process.kill)
         limit.daemon = True
         limit.start()
-        yield process.pid, process.stderr
-        limit.cancel()
+        try:
+            yield process
+        finally:
+            limit.cancel()
     finally:
         if process is not None:
             process.kill()
-            with process:  # closes the pipe, waits for the end
+            with process:  # closes the pipes, waits for the end
                 pass
 
 
-def read_until(pattern: str, lines: Iterable[str]) -> str:
+def read_until(pattern: str, lines: Iterable[str] | None) -> str:
     """Return lines up to one that `pattern` is found in.
 
     Raises:
         EOFError: there is none.
     """
+    assert lines is not None, "a pipe"
     read = ""
     for line in lines:
         read += line
@@ -378,19 +372,21 @@ def demonstrate() -> None:
         "statement  with accounts:",
         "transfer   with journal:",
     ]
-    with hung_program() as (pid, stderr):
-        stacks = places(read_until("in <module>", stderr))
-        os.kill(pid, signal.SIGUSR1)
-        answer = read_until("^deadlock: ", stderr)
+    with hung_program() as process:
+        stacks: list[str] = []
+        while stacks != expected:  # not yet: the main thread has to begin its wait
+            stacks = places(read_until("in <module>", process.stderr))
+        process.send_signal(signal.SIGUSR1)
+        answer = read_until("^deadlock: ", process.stdout)
         report = answer.rpartition("in <module>\n")[2].splitlines()
         print("dump_traceback_later", *stacks, sep="\n    ")
         print("at a signal, the same and", *report, sep="\n    ")
-        if not stacks == places(answer) == expected:
-            raise SystemExit(f"{expected} was expected, in both")
+        if places(answer) != expected:
+            raise SystemExit(f"{expected} was expected, not {places(answer)}")
         if report[-1] != "deadlock: auditor -> clerk -> auditor":
             raise SystemExit("the clerk and the auditor were to wait for each other")
         try:
-            spied = places(py_spy(pid))
+            spied = places(py_spy(process.pid))
         except OSError as error:
             print(f"py-spy dump: {error}")
         else:
@@ -400,18 +396,30 @@ def demonstrate() -> None:
     print("stacks tell who waits; locks that know their owners tell for whom")
 
 
+def seconds(text: str) -> float:
+    number = float(text)
+    if not 0.01 <= number <= 3600:  # not a number, either
+        raise argparse.ArgumentTypeError(f"must be in 0.01 … 3600, not {text}")
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--hang", action="store_true", help="hang, and only that")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--hang", type=seconds, metavar="SECONDS", help="hang; write stacks that often"
+    )
+    after = parser.parse_args().hang
     if not hasattr(faulthandler, "register"):
         print("needs POSIX signals")
         raise SystemExit(77)
-    if options.hang:
+    if after is not None:
         print(f"ask by kill -USR1 {os.getpid()}, end by Ctrl-C", flush=True)
-        hang()
-    else:
+        hang(after)
+        return
+    try:
         demonstrate()
+    except EOFError as error:
+        raise SystemExit(f"the program was to hang elsewhere: {error}") from None
 
 
 if __name__ == "__main__":
