@@ -6,7 +6,8 @@ its queue: QueueHandler and QueueListener, of the standard library. What to mind
 
 * A process that was forked has its parent's handlers; it must replace them.
 * QueueHandler puts without waiting. If the queue has a size and is full, the record is
-  lost. One that waits slows down who logs faster than the listener writes.
+  lost (on macOS each queue between processes has one). In a handler that waits, whoever
+  logs faster than the listener writes is slowed down.
 * Stop the listener when those that send have ended: it writes what has come before. A
   process that is killed may take the last of its records with it, and one killed while
   it writes to the queue spoils that for all.
@@ -53,7 +54,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
-from multiprocessing.queues import JoinableQueue
+from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,6 @@ LIMIT = 30.0  # seconds for what should take none
 N_PROCESSES, N_THREADS = 4, 2
 N_RECORDS = 1250  # of each thread
 N_FORCED = 25  # records of each process, in the ways that lose them
-QUEUE_SIZE = 1000  # records that wait for the listener
 SMALL, MANY = 10, 100  # room of a queue that is to be full, and records for it
 PATIENCE = 0.02  # seconds to wait for what does not come
 
@@ -73,7 +73,7 @@ LINE = re.compile(r"(?P<sender>\S+ \S+) (?P<number>\d+) (?P<filling>-*)")
 class WaitingQueueHandler(logging.handlers.QueueHandler):
     """A QueueHandler that waits for room. Threads that log meanwhile wait as well."""
 
-    def __init__(self, records: "queue.Queue[Any] | JoinableQueue[Any]") -> None:
+    def __init__(self, records: "queue.Queue[Any]") -> None:
         super().__init__(records)
         self._put = records.put
 
@@ -107,9 +107,7 @@ def log_by(handler: logging.Handler) -> None:
 
 
 @contextmanager
-def listening(
-    records: "JoinableQueue[Any]", handler: logging.Handler
-) -> Iterator[None]:
+def listening(records: "Queue[Any]", handler: logging.Handler) -> Iterator[None]:
     """Let a thread hand over to `handler` what comes from a queue, for a block.
 
     All who send must have ended at the end of the block. It closes the queue.
@@ -118,7 +116,6 @@ def listening(
     listener.start()
     try:
         yield
-        records.join()  # stop() itself needs room in the queue
     except BaseException:
         # Perhaps a sender was killed in the midst of a record. Then the listener, a
         # daemon, waits for the rest, and nobody can write to the queue any more.
@@ -142,9 +139,9 @@ def log_some(n_records: int) -> None:
         logging.info("%d %s", number, filling(number))
 
 
-def log_by_queue(records: "JoinableQueue[Any]", n_threads: int, n_records: int) -> None:
+def log_by_queue(records: "Queue[Any]", n_threads: int, n_records: int) -> None:
     """Let threads of a process log by way of a queue."""
-    log_by(WaitingQueueHandler(records))
+    log_by(logging.handlers.QueueHandler(records))
     threads = [
         threading.Thread(target=log_some, args=(n_records,), name=f"thread-{n}")
         for n in range(n_threads)
@@ -300,7 +297,7 @@ def through_one_queue(
 ) -> Log:
     """Let threads of several processes log to `file` through a queue."""
     with ctrl_c_later():
-        records: JoinableQueue[Any] = multiprocessing.JoinableQueue(QUEUE_SIZE)
+        records: Queue[Any] = multiprocessing.Queue()
     arguments = records, n_threads, n_records
     # Mode "w": once closed, it writes nothing more, even if a listener was left behind.
     with closing(logging.FileHandler(file, "w", "utf-8")) as handler:
@@ -362,7 +359,7 @@ def full_and_waiting(size: int, n_records: int) -> tuple[int, int]:
         listener = logging.handlers.QueueListener(records, came)
         listener.start()
         thread.join()
-        records.join()
+        records.join()  # stop() itself needs room in the queue
         listener.stop()
         return len(came.buffer), n_records - len(came.buffer)
 

@@ -19,7 +19,7 @@ import types
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing.queues import JoinableQueue
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -868,10 +868,10 @@ def test_who_opens_a_file_anew_writes_over_the_others(
 
 
 def test_a_traceback_stays_with_its_record(root: logging.Logger) -> None:
-    records: JoinableQueue[Any] = multiprocessing.JoinableQueue(3)
+    records: Queue[Any] = multiprocessing.Queue()
     text = io.StringIO()
     with no_thread_is_left(), logs.listening(records, logging.StreamHandler(text)):
-        logs.log_by(logs.WaitingQueueHandler(records))
+        logs.log_by(logging.handlers.QueueHandler(records))
 
         def fail(n: int) -> None:
             try:
@@ -888,7 +888,7 @@ def test_a_traceback_stays_with_its_record(root: logging.Logger) -> None:
 
 
 def test_who_is_interrupted_does_not_wait_for_the_rest() -> None:
-    records: JoinableQueue[Any] = multiprocessing.JoinableQueue(3)
+    records: Queue[Any] = multiprocessing.Queue()
     records.put(logging.makeLogRecord({"msg": "a record"}))
     entered, go_on = threading.Event(), threading.Event()
 
@@ -908,9 +908,10 @@ def test_who_is_interrupted_does_not_wait_for_the_rest() -> None:
     assert not go_on.is_set()
     go_on.set()
     records.put(None)  # the listener's end
-    records.join()
-    records.close()
-    for thread in set(threading.enumerate()) - before:
+    left = set(threading.enumerate()) - before
+    for thread in sorted(left, key=lambda thread: "Feeder" in thread.name):
+        if "Feeder" in thread.name:
+            records.close()  # its end
         thread.join(LIMIT)
         assert not thread.is_alive()
 
