@@ -197,7 +197,8 @@ def plot(profiles: dict[str, Profile], file: Path) -> None:
         }
         for use in profile.uses:
             if use.lock == "accounts":
-                bars["waits for accounts"].append((use.who, use.asked, use.got))
+                if use.waited:
+                    bars["waits for accounts"].append((use.who, use.asked, use.got))
                 has = f"{use.function.removesuffix('_of_a_copy')} has accounts"
                 bars[has].append((use.who, use.got, use.released))
         *_, runs = bars
