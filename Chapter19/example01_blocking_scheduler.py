@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["apscheduler>=3.11.0,<4"]
+# dependencies = ["apscheduler>=3.11.3,<4"]
 # ///
 """A scheduler that blocks: the main thread waits for due times, a pool runs the jobs.
 

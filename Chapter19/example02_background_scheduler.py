@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["apscheduler>=3.11.0,<4"]
+# dependencies = ["apscheduler>=3.11.3,<4"]
 # ///
 """A scheduler in the background: main goes on, and may add, pause and remove jobs.
 

@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["apscheduler>=3.11.0,<4"]
+# dependencies = ["apscheduler>=3.11.3,<4"]
 # ///
 """Jobs in processes: real parallelism, and failures that no listener hears of.
 

@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["apscheduler>=3.11.0,<4"]
+# dependencies = ["apscheduler>=3.11.3,<4"]
 # ///
 """When cron triggers fire: computed, not waited for, over both changes of the clock.
 

@@ -1,4 +1,3 @@
-# ruff: noqa: PT009
 """A unit test of a function is worth the defects that it finds; so some are put in.
 
 The function tells primes from other numbers. A prime and a number that is none look

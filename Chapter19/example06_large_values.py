@@ -1,4 +1,3 @@
-# ruff: noqa: PT009
 """Tests with large values are slow. They are timed, and a faster algorithm helps.
 
 Defects may show with large numbers only, so the function of example05 is also tested

@@ -2,7 +2,6 @@
 # requires-python = ">=3.11"
 # dependencies = ["pytest>=8.0", "pytest-xdist>=3.5"]
 # ///
-# ruff: noqa: PT009
 """Tests run one after another, in threads, and in processes: what each is worth.
 
 Tests that do not lean on each other can run at the same time. The package that the book

@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["apscheduler>=3.11.0,<4", "sqlalchemy>=2.0.36"]
+# dependencies = ["apscheduler>=3.11.3,<4", "sqlalchemy>=2.0.36"]
 # ///
 """A scheduler is killed and started anew: what its job store remembers, and what not.
 

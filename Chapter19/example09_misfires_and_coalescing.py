@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["apscheduler>=3.11.0,<4"]
+# dependencies = ["apscheduler>=3.11.3,<4"]
 # ///
 """Which runs are made of those that were missed, that overlap, that fail.
 

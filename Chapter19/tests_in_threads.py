@@ -1,4 +1,3 @@
-# ruff: noqa: PT009
 """A runner of unittest suites in threads, and what tests must not share to run in it.
 
 Tests that do not lean on each other can run at the same time. In threads they start at
