@@ -1215,6 +1215,16 @@ def test_everybody_waits_for_the_report(rounds: int) -> None:
         assert by_functions(profile)["transfer", "report"].seconds >= 0.9 * shortest
 
 
+def test_everybody_waits_however_short_the_report_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(contention, "FORMATTING", 0)
+    monkeypatch.setattr(contention, "WRITING", 0)
+    profile = Profile()
+    contention.Bank(profile, copies=False).work(50)
+    contention.check(profile, 50)
+
+
 def by_functions(profile: Profile) -> dict[tuple[str, str], Total]:
     totals = profiled.blame(profile.uses)
     return {(waiter, holder): total for (_, waiter, holder), total in totals.items()}
