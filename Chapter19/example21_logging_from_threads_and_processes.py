@@ -35,7 +35,7 @@ Output:
     100 records, a queue of 10
     QueueHandler                   10       10       90
     one that waits                100      100        0
-    10,000 records of 4 processes: none lost, none torn, in order
+    10,000 records of 8 processes: none lost, none torn, in order
 """
 
 import argparse
@@ -60,9 +60,9 @@ from pathlib import Path
 from typing import Any
 
 LIMIT = 30.0  # seconds for what should take none
-N_PROCESSES, N_THREADS = 4, 2
-N_RECORDS = 1250  # of each thread
-N_FORCED = 25  # records of each process, in the ways that lose them
+N_PROCESSES, N_THREADS = 8, 2
+N_RECORDS = 625  # of each thread
+N_CLASHING, N_FORCED = 4, 25  # processes, and records of each, that are lost
 SMALL, MANY = 10, 100  # room of a queue that is to be full, and records for it
 PATIENCE = 0.02  # seconds to wait for what does not come
 
@@ -385,15 +385,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--records", type=positive, default=N_RECORDS)
     n_records = parser.parse_args().records
-    n, n_forced = N_PROCESSES * N_THREADS * n_records, N_PROCESSES * N_FORCED
+    n, n_forced = N_PROCESSES * N_THREADS * n_records, N_CLASHING * N_FORCED
     print(f"{'':24}{'lines':>9}{'whole':>9}{'lost':>9}{'in order':>10}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         log = through_one_queue(folder / "a", N_PROCESSES, N_THREADS, n_records)
         show("one queue, one listener", log, Log(n, n, 0, True))
-        log = without_a_queue(log_in_pieces, folder / "b", N_PROCESSES, N_FORCED)
+        log = without_a_queue(log_in_pieces, folder / "b", N_CLASHING, N_FORCED)
         show("each prints in pieces", log, Log(n_forced, 0, n_forced, True))
-        log = without_a_queue(log_from_the_begin, folder / "c", N_PROCESSES, N_FORCED)
+        log = without_a_queue(log_from_the_begin, folder / "c", N_CLASHING, N_FORCED)
         kept = log.whole
         show("each opens it anew", log, Log(kept, kept, n_forced - kept, True))
     print(f"{MANY} records, a queue of {SMALL}")
