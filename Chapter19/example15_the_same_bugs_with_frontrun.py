@@ -45,7 +45,7 @@ from example13_explored_races import Account, Box, Counter, Forks, Members, Sign
 from explorer import Program, explore
 
 try:
-    import frontrun  # type: ignore[import-not-found, unused-ignore]
+    import frontrun  # type: ignore[import-untyped, import-not-found, unused-ignore]
 except ModuleNotFoundError:
     print("needs frontrun")
     raise SystemExit(77) from None

@@ -1,31 +1,36 @@
 """Plays a small program of threads in one schedule after the other until one fails.
 
-A schedule says before which step which thread comes in. Threads run one at a time, and
-change places at steps only, so a schedule plays the same each time. First come those
-without a preemption (a thread is stopped only where it waits or ends), then those with
-one, with two, up to a bound: most bugs need one or two. What fails is shown as a list
-of source lines in the order in which they ran, and can be played again by its id.
+A schedule says before which step which thread comes in. Threads run one at a time and
+change places only between steps, so a schedule comes out the same each time. First come
+the schedules without a preemption, in which a thread gives way only where it waits or
+ends; then those with one, with two, up to a bound. Most bugs need one or two. What
+fails is shown as a list of source lines as they were executed, and can be played again
+by its id. If nothing fails, the outcome says how much of all that was.
 
-The programs are ordinary code. While they are explored, `threading.Lock`, RLock,
-Condition and Event are those below, which know who waits; Semaphore, Barrier and
-`queue.Queue` stand on them. A module that has `from threading import Lock`, or a lock
-of its own, is to be imported in a `with cooperative()` block. State must be made anew
-each time, and there must be no randomness. What counts as a step, and what does not:
+The programs are ordinary code. While they are explored, `threading.Lock` is a lock that
+the explorer knows, and RLock, Condition, Event, Semaphore, Barrier and `queue.Queue`,
+which are Python code, stand on it. Import a module in a `with cooperative()` block if
+it has locks of its own, or `from threading import Lock`. A program makes all it shares
+anew for each schedule, has no chance in it, and starts no threads but its jobs.
 
-* Each bytecode instruction is one, but for those that no other thread can notice, which
-  only move values between a frame's own variables and its stack. Without a GIL threads
-  do change places anywhere. With one, CPython looks for a request to switch only at
-  calls and backward jumps (since 3.10), so not all schedules come up there today.
-* A function written in C is one step; so is one of the standard library, or of an
-  installed package, up to where it waits.
-* A time-out ends a wait at any time; it counts as a preemption unless nobody else can
-  run. `time.sleep` lets others run, and promises nothing: that is no synchronization.
-* Instructions run in order, and each sees what those before it have written: what a
-  weak memory model allows besides is not explored (Chapter 17).
+What is a step, and what is not:
+
+* Each bytecode instruction is one, but for those that no other thread can notice, as
+  they only move values between the variables and the stack of a frame. Without a GIL,
+  threads do change places anywhere. With one, CPython looks for a request to switch
+  only at calls and backward jumps (since 3.10): not all schedules happen there today.
+* A function written in C is one step. So is one of the standard library, or of a
+  package that is installed, up to where it waits.
+* A time-out ends a wait at any time; it counts as a preemption if others can run. So a
+  `time.sleep` lets others run, and promises nothing. No real time passes.
+* Each step sees what all before it have done. What a weak memory model allows besides
+  is not explored (Chapter 17).
+
+Explore one program at a time in a process. A loop that spins has to call wait_until.
 
 Source: M. Musuvathi, S. Qadeer, "Iterative context bounding for systematic testing of
-multithreaded programs", PLDI 2007 (CHESS). The means: `sys.monitoring` (PEP 669), and
-in Python 3.11 `sys.settrace`.
+multithreaded programs", PLDI 2007 (CHESS). The means are `sys.monitoring` (PEP 669),
+and in Python 3.11 `sys.settrace`.
 
 Output:
     two threads add 1 without a lock: a schedule fails
