@@ -688,7 +688,6 @@ def _told_of_instructions() -> Iterator[None]:
             monitoring.set_events(tool, 0)
             monitoring.register_callback(tool, event, None)
             monitoring.free_tool_id(tool)
-            monitoring.restart_events()  # or the next one with this id misses some
     else:  # with sys.settrace, 3.12 crashes
 
         def trace(frame: FrameType, event: str, _: object) -> Any:

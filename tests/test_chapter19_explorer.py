@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import permutations
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import example13_explored_races as races
 import example14_stress_against_exploration as stressing
@@ -268,13 +268,18 @@ def test_another_tool_misses_nothing_afterwards() -> None:
 
     def seen_by_another() -> int:
         seen: list[int] = []
+
+        def note(code: CodeType, offset: int) -> None:
+            if code is write_two.__code__:
+                seen.append(offset)
+
         if sys.version_info >= (3, 12):
             monitoring, event = sys.monitoring, sys.monitoring.events.INSTRUCTION
             monitoring.use_tool_id(3, "another")
-            monitoring.register_callback(3, event, lambda *_: seen.append(1))
-            monitoring.set_local_events(3, write_two.__code__, event)
+            monitoring.register_callback(3, event, note)
+            monitoring.set_events(3, event)
             add()
-            monitoring.set_local_events(3, write_two.__code__, 0)
+            monitoring.set_events(3, 0)
             monitoring.register_callback(3, event, None)
             monitoring.free_tool_id(3)
         return len(seen)
@@ -403,12 +408,20 @@ def test_a_program_that_differs_is_told() -> None:
         explore(make)
 
 
-def test_a_failure_that_does_not_come_again_is_told() -> None:
-    plays = iter(range(1000))
+@pytest.mark.parametrize("later", [None, ValueError])
+def test_a_failure_that_does_not_come_again_is_told(
+    later: type[Exception] | None,
+) -> None:
+    plays = iter([None, LookupError, later])
 
     def make() -> Program:
-        n = next(plays)
-        return Program({"A": int}, lambda: n != 1)
+        error = next(plays)
+
+        def check() -> None:
+            if error:
+                raise error
+
+        return Program({"A": int}, check)
 
     with pytest.raises(ScheduleError, match="not again"):
         explore(make)
@@ -738,6 +751,21 @@ def test_a_time_out_comes_at_any_time_and_at_once() -> None:
     assert waited(lambda event: event.wait()) == {True}
     assert waited(lambda event: event.wait(1000), bound=0) == {True}
     assert time.monotonic() - start < LIMIT
+
+
+def test_a_time_out_before_others_have_run_counts_as_a_preemption() -> None:
+    results: dict[int, set[bool]] = {0: set(), 1: set()}
+
+    def make(bound: int) -> Program:
+        event, got = threading.Event(), list[bool]()
+        jobs: dict[str, Callable[[], object]] = {}
+        jobs["A"] = lambda: got.append(event.wait(1))
+        jobs |= {"B": int, "C": event.set}
+        return Program(jobs, lambda: results[bound].update(got))
+
+    for bound in results:
+        assert explore(partial(make, bound), bound=bound).failure is None
+    assert results == {0: {True}, 1: {True, False}}
 
 
 def test_time_outs_of_locks_and_queues() -> None:
