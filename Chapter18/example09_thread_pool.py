@@ -35,17 +35,14 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from queue import SimpleQueue
 
+from blocking_server import BlockingServer
 from example07_calculator_on_the_reactor import (
     listen,
     listen_or_exit,
     options_of,
     serve_until_signal,
 )
-from example08_thread_per_connection import (
-    BlockingServer,
-    Caller,
-    serving,
-)
+from example08_thread_per_connection import Caller, serving
 from reactor import Limits
 
 LIMITS = Limits()

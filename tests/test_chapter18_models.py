@@ -26,6 +26,7 @@ from multiprocessing.connection import wait as wait_for
 from types import ModuleType
 from typing import Any
 
+import blocking_server as blocking
 import example07_calculator_on_the_reactor as calculator
 import example08_thread_per_connection as threads
 import example09_thread_pool as pool
@@ -38,7 +39,7 @@ from example07_calculator_on_the_reactor import HOST, Server, listen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process import no_thread_is_left, run_main
-from reactor import Limits
+from reactor import Limits, RefusedError
 from serving import LIMIT, all_of, needs_posix_signals, refuses_bad_ports, served
 
 BUSY = b"error: the server is busy\n"
@@ -550,11 +551,12 @@ def test_a_signal_ends_the_script_in_order(module: ModuleType, number: int) -> N
 @pytest.mark.parametrize(
     "kind",
     [
+        lambda listener: blocking.OneAtATime(listener, Limits()),
         threads.ThreadPerConnection,
         lambda listener: pool.ThreadPool(listener, 2),
         streams.StreamServer,
     ],
-    ids=["threads", "pool", "streams"],
+    ids=["one", "threads", "pool", "streams"],
 )
 def test_who_waits_in_the_backlog_at_the_stop_is_answered(
     kind: Callable[[socket.socket], Server],
@@ -625,11 +627,11 @@ def test_a_bad_port_is_named(
     refuses_bad_ports(module, complaint, monkeypatch)
 
 
-# -- example08
+# -- blocking_server
 
 
 def test_a_stop_wakes_who_waits_for_a_socket() -> None:
-    stop = threads.Stop(LIMIT)
+    stop = blocking.Stop(LIMIT)
     ours, theirs = socket.socketpair()
     with ours, theirs, ThreadPoolExecutor(1) as pool:
         later = time.monotonic() + LIMIT
@@ -647,7 +649,7 @@ def test_a_stop_wakes_who_waits_for_a_socket() -> None:
 
 
 def test_a_wait_goes_on_when_the_stop_comes_and_ends_with_the_grace() -> None:
-    stop = threads.Stop(SHORT)
+    stop = blocking.Stop(SHORT)
     ours, theirs = socket.socketpair()
     with ours, theirs, closing(stop), ThreadPoolExecutor(1) as pool:
         later = time.monotonic() + LIMIT
@@ -661,7 +663,7 @@ def test_a_wait_goes_on_when_the_stop_comes_and_ends_with_the_grace() -> None:
 
 def test_what_is_always_ready_is_not_past_its_deadline() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, closing(threads.Stop(LIMIT)) as stop:
+    with ours, theirs, closing(blocking.Stop(LIMIT)) as stop:
         theirs.sendall(b"!")
         assert stop.ready(ours, selectors.EVENT_READ, time.monotonic() + LIMIT)
         assert not stop.ready(ours, selectors.EVENT_READ, time.monotonic())
@@ -675,9 +677,9 @@ def test_a_wait_that_ends_too_early_is_none(monkeypatch: pytest.MonkeyPatch) -> 
             return [] if next(calls) < 3 else super().select(timeout)
 
     calls = count(0)
-    monkeypatch.setattr(threads, "Selector", Hasty)
+    monkeypatch.setattr(blocking, "Selector", Hasty)
     ours, theirs = socket.socketpair()
-    with ours, theirs, closing(threads.Stop(LIMIT)) as stop:
+    with ours, theirs, closing(blocking.Stop(LIMIT)) as stop:
         theirs.sendall(b"!")
         later = time.monotonic() + LIMIT
         assert stop.ready(ours, selectors.EVENT_READ, later, idle=True)
@@ -708,7 +710,7 @@ def test_who_gets_no_descriptor_is_told_whatever_the_system_calls_it(
 ) -> None:
     lack = OSError(number, "none left")
     ours, theirs = socket.socketpair()
-    server = threads.ThreadPerConnection(listen())
+    server = blocking.OneAtATime(listen(), Limits())
     pauses: list[float] = []
     with theirs, closing(server._listener):
         listener = FullListener(lack, ours, lack, lack, lack, BlockingIOError())
@@ -727,7 +729,7 @@ def test_who_gets_no_descriptor_is_told_whatever_the_system_calls_it(
 
 
 def test_who_has_gone_before_it_is_accepted_is_no_reason_to_pause() -> None:
-    server = threads.ThreadPerConnection(listen())
+    server = blocking.OneAtATime(listen(), Limits())
     with closing(server._listener), pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "_listener", FullListener(ConnectionAbortedError()))
         spare = server._spare.fileno()
@@ -735,6 +737,20 @@ def test_who_has_gone_before_it_is_accepted_is_no_reason_to_pause() -> None:
         assert server._spare.fileno() == spare
     server._spare.close()
     server._stop.close()
+
+
+def test_who_says_nothing_does_not_keep_the_next_out() -> None:
+    server = blocking.OneAtATime(listen(), Limits(idle=SHORT))
+    with no_thread_is_left(), threads.serving(server) as number:
+        running = Served(number, server.stop)
+        with running.connect() as one, running.connect() as other:
+            other.sendall(b"1,2\n")
+            assert all_of(one) == GREETING + b"error: nothing has come\n"
+            one.close()
+            assert lines_of(other, 2) == GREETING + b"3\n"
+
+
+# -- example08
 
 
 def test_a_server_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -979,15 +995,49 @@ def never_refuse(self: Any, sock: socket.socket) -> None:
     sock.close()
 
 
-def without_the_second(stop: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return a `stop` that misses the one that the script shows."""
+def without(missed: int, stop: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a `stop` that misses the one that the script shows, by its number."""
     calls = count(1)
 
     def miss_one(self: Any) -> None:
-        if next(calls) != 2:
+        if next(calls) != missed:
             stop(self)
 
     return miss_one
+
+
+class ComplainingClient(blocking.Client):
+    """One that is told of the stop as if that were its fault."""
+
+    def lines(self) -> list[bytes]:
+        if lines := super().lines():
+            return lines
+        raise RefusedError("the end")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "instead", "claim"),
+    [
+        (blocking, "SHORT", 30.0, "broke off"),
+        (
+            blocking.OneAtATime,
+            "stop",
+            without(1, blocking.OneAtATime.stop),
+            "broke off",
+        ),
+        (blocking.Stop, "over", blocking.Stop.is_set, "broke off"),
+        (blocking.OneAtATime, "serve", blocking.OneAtATime.refuse, "the deadline was"),
+        (blocking, "Client", ComplainingClient, "the stop was"),
+    ],
+)
+def test_a_broken_server_of_one_at_a_time_is_told(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, instead: Any, claim: str
+) -> None:
+    if claim == "broke off":
+        monkeypatch.setattr(blocking, "PATIENCE", 0.3)
+    monkeypatch.setattr(owner, name, instead)
+    with no_thread_is_left(), pytest.raises(SystemExit, match=claim):
+        run_main(blocking, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -995,12 +1045,12 @@ def without_the_second(stop: Callable[[Any], None]) -> Callable[[Any], None]:
     [
         (threads, "SHORT", 30.0, "no line for"),
         (
-            threads.BlockingServer,
+            threads.ThreadPerConnection,
             "stop",
-            without_the_second(threads.BlockingServer.stop),
+            without(2, threads.ThreadPerConnection.stop),
             "no line for",
         ),
-        (threads.BlockingServer, "refuse", never_refuse, "a third refused"),
+        (threads.ThreadPerConnection, "refuse", never_refuse, "a third refused"),
     ],
 )
 def test_a_broken_thread_server_is_told(
@@ -1082,7 +1132,7 @@ def test_a_system_that_does_not_share_out_connections_is_named(
         (
             streams.StreamServer,
             "stop",
-            without_the_second(streams.StreamServer.stop),
+            without(2, streams.StreamServer.stop),
             "no line for",
         ),
         (streams, "BUSY", b"no\n", "a fourth refused"),
