@@ -6,7 +6,7 @@ next ones when all are answered. It checks every byte that comes.
 
 What counts is how many requests a server answers in a second of its *own* CPU time. How
 busy the machine is, and how fast the client, matters little to that. The servers take
-turns, round by round, so that a noisy moment hits all alike; the median of the rounds
+turns, round by round, so that a noisy moment hits all alike; the best of the rounds
 is told, and how far they lie apart.
 
 lines.py and http_servers.py measure with it.

@@ -463,14 +463,20 @@ def results() -> Results:
     return found
 
 
-def test_medians_ratios_and_spread() -> None:
+def test_the_best_round_ratios_and_what_the_median_lacks() -> None:
     found = results()
-    assert found.median("slow", A, "per_cpu_second") == 2000
+    assert found.best("slow", A, "per_cpu_second") == 3000
     assert found.ratio("fast", "slow", A) == 3
-    assert found.spread("slow", A) == 1  # from 1000 to 3000, about 2000
-    assert found.median("slow", B, "p99") is None  # it failed in a later round
+    assert found.shortfall("slow", A) == pytest.approx(1 / 3)  # 2000 instead of 3000
+    assert found.shortfall("fast", B) is None  # of one round
+    assert found.best("slow", B, "p99") is None  # it failed in a later round
     assert found.ratio("fast", "slow", B) is None
-    assert found.spread("nobody", A) is None
+    assert found.shortfall("nobody", A) is None
+    several = [Sample(1, rate, 1 / rate, rate) for rate in (1.0, 4.0, 2.0)]
+    found.samples["slow", Load(2, 1)] = several
+    figures = {"per_second": 4, "p99": 0.25, "memory": 2}
+    for figure, expected in figures.items():
+        assert found.best("slow", Load(2, 1), figure) == expected
 
 
 def compared(**changes: Any) -> Comparison:
@@ -491,13 +497,13 @@ def test_tables_tell_all_that_was_measured() -> None:
     assert text == (
         "| 1,000 requests per CPU second | 1 x 1 | 50 x 16 |\n"
         "|---|---:|---:|\n"
-        "| fast | 6.0 (3.00x) | 8.0 |\n"
-        "| slow | 2.0 (1.00x) | – |\n"
+        "| fast | 9.0 (3.00x) | 8.0 |\n"
+        "| slow | 3.0 (1.00x) | – |\n"
         "\n"
-        "| spread of the rounds | 1 x 1 | 50 x 16 |\n"
+        "| the median is less by | 1 x 1 | 50 x 16 |\n"
         "|---|---:|---:|\n"
-        "| fast | 100 % | – |\n"
-        "| slow | 100 % | – |\n"
+        "| fast | 33 % | – |\n"
+        "| slow | 33 % | – |\n"
         "\n"
         "| 1,000 requests per second | 1 x 1 | 50 x 16 |\n"
         "|---|---:|---:|\n"
