@@ -655,9 +655,12 @@ def test_a_signal_ends_a_run_and_its_servers_without_a_chorus(
     ) as run:
         process = psutil.Process(run.pid)
         until = time.monotonic() + LIMIT
-        while not process.net_connections("tcp") and time.monotonic() < until:
-            time.sleep(0.01)  # a client connects when the server has started
-        servers = process.children()
+        servers: list[psutil.Process] = []
+        # A client connects when the server has started; between two, there is none.
+        while not (servers and process.net_connections("tcp")):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+            servers = process.children()
         assert len(servers) == 1
         assert os.getpgid(servers[0].pid) != os.getpgid(run.pid)
         os.killpg(run.pid, number)
