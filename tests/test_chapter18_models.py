@@ -796,6 +796,14 @@ def fails(*_: object) -> None:
 # -- example09
 
 
+def until_one_waits(server: pool.ThreadPool) -> None:
+    """Wait for a client in the queue: it may be connected before it has come there."""
+    deadline = time.monotonic() + LIMIT
+    while server._queue.empty():
+        assert time.monotonic() < deadline
+        time.sleep(0)
+
+
 def test_who_finds_no_thread_waits_and_who_finds_no_place_is_refused() -> None:
     server = pool.ThreadPool(listen(), 1, waiting=1)
     with no_thread_is_left(), threads.serving(server) as number:
@@ -819,6 +827,7 @@ def test_who_still_waits_when_the_server_stops_is_answered() -> None:
         with running.connect() as one, running.connect() as other:
             assert lines_of(one, 1) == GREETING
             other.sendall(b"1,2\n3,4\n")
+            until_one_waits(server)
             server.stop()
             assert all_of(one) == b""
             one.close()
@@ -832,6 +841,7 @@ def test_who_still_waits_when_all_is_given_up_is_refused() -> None:
         with running.connect() as one, running.connect() as other:
             one.sendall(b"1,")
             assert lines_of(one, 1) == GREETING
+            until_one_waits(server)
             server.stop()
             assert all_of(one) in (b"", b"error: a request has no end\n")
             assert all_of(other) == BUSY
