@@ -28,7 +28,7 @@ Output:
                         A waits in forward() > Queue.get()
                         B waits in forward() > Queue.get()
                         main waits in wait_for_each_other()
-    2 days and 45 seconds of the clock took 243 ms
+    2 days and 45 seconds of the clock took 137 ms
 """
 
 import argparse
@@ -115,6 +115,9 @@ class VirtualClockLoop(asyncio.BaseEventLoop):
             if timeout is None:
                 raise NothingCanHappenError(self._who_waits()) from None
             self._now += timeout
+            # A timer is due before time() plus that: so exactly when its time has come.
+            # The real clock's resolution would be rounded away after a year.
+            self._clock_resolution = math.ulp(self._now)
         return []
 
     @contextmanager
