@@ -37,8 +37,8 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterable
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 
 from example01_echo_blocking import in_thread, is_readable, receive
 from example02_calculator import GREETING, Calculator
@@ -204,8 +204,12 @@ class BlockingServer:
 
     def run(self) -> None:
         """Serve until `stop`, and finish what has begun."""
-        with closing(self._clients()) as clients:
-            threads = self.serve_all(clients)
+        try:
+            threads = self.serve_all(self._clients())
+        finally:
+            self._stop.set()
+            self._listener.close()
+            self._spare.close()
         for thread in threads:
             while thread.is_alive():
                 thread.join(self.limits.tick)  # Windows lets Ctrl-C wait for its end
@@ -268,25 +272,20 @@ class BlockingServer:
             for name, n in more.items():
                 self._figures[name] += n
 
-    def _clients(self) -> Generator[socket.socket, None, None]:
+    def _clients(self) -> Iterator[socket.socket]:
         """Yield who comes until the stop, and at last who has come by then."""
-        try:
-            while not self._stop.over():
-                try:
-                    sock = self._accept()
-                except BlockingIOError:
-                    if self._stop.is_set():
-                        break
-                    # Windows lets Ctrl-C wait for the end of this wait.
-                    tick = time.monotonic() + self.limits.tick
-                    self._stop.ready(self._listener, READ, tick, idle=True)
-                else:
-                    if sock is not None:
-                        yield sock
-        finally:
-            self._stop.set()
-            self._listener.close()
-            self._spare.close()
+        while not self._stop.over():
+            try:
+                sock = self._accept()
+            except BlockingIOError:
+                if self._stop.is_set():
+                    break
+                # Windows lets Ctrl-C wait for the end of this wait.
+                tick = time.monotonic() + self.limits.tick
+                self._stop.ready(self._listener, READ, tick, idle=True)
+            else:
+                if sock is not None:
+                    yield sock
 
     def _accept(self) -> socket.socket | None:
         """Return a client; None if one could not be taken in.

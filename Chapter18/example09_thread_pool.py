@@ -82,15 +82,18 @@ class ThreadPool(BlockingServer):
             threading.Thread(target=self._work, daemon=True)
             for _ in range(self._n_threads)
         ]
-        for thread in threads:
-            thread.start()
-        for sock in clients:
-            if self._queue.qsize() < self._waiting:  # nobody else puts clients there
-                self._queue.put(sock)
-            else:
-                self.refuse(sock)
-        for _ in threads:
-            self._queue.put(None)  # behind the last client
+        try:
+            for thread in threads:
+                thread.start()
+            for sock in clients:
+                # Nobody else puts clients there.
+                if self._queue.qsize() < self._waiting:
+                    self._queue.put(sock)
+                else:
+                    self.refuse(sock)
+        finally:
+            for _ in threads:
+                self._queue.put(None)  # behind the last client
         return threads
 
     def _work(self) -> None:

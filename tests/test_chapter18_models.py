@@ -820,6 +820,31 @@ def test_who_finds_no_thread_waits_and_who_finds_no_place_is_refused() -> None:
                 assert lines_of(other, 2) == GREETING + b"3\n"
 
 
+def test_nothing_is_left_of_a_pool_whose_threads_cannot_all_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listener = listen()
+    server = pool.ThreadPool(listener, 3)
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def start_two(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    with no_thread_is_left():
+        with pytest.raises(RuntimeError, match="new thread"):
+            server.run()
+        for thread in started:
+            thread.join(LIMIT)
+    assert listener.fileno() == server._spare.fileno() == -1
+    assert server._stop.is_set()
+    server._stop.close()
+
+
 def test_who_still_waits_when_the_server_stops_is_answered() -> None:
     server = pool.ThreadPool(listen(), 1)
     with no_thread_is_left(), threads.serving(server) as number:
