@@ -288,7 +288,7 @@ def test_machines_pass_the_right_queue(capacity: int, pool: ThreadPoolExecutor) 
 
 def test_all_runs_are_the_same_each_time(pool: ThreadPoolExecutor) -> None:
     def runs() -> list[list[str]]:
-        machines: list[Any] = []
+        machines: list[OfThreads] = []
 
         def machine() -> OfThreads:
             machines.append(OfThreads(IfForWhile, 1, pool))
