@@ -1,4 +1,4 @@
-"""Lets servers take turns, round by round, and tells their figures as Markdown tables.
+"""Lets servers take turns, and tells their figures as Markdown tables.
 
 `compare` is the program that lines.py and http_servers.py share: its options, the
 rounds, the tables, and where README.md keeps them.
@@ -12,28 +12,21 @@ import resource
 import signal
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from measuring import AnswerError, Load, Sample, Server, Talk, sample, serve
+from measuring import AnswerError, Load, Sample, Server, Talk, Trial, serve, trial
 
 README = Path(__file__).with_name("README.md")
 
 MANY = 500  # connections from which on their memory can be told from noise
 DESCRIPTORS = 100  # that a process needs besides those of its connections
-# Noise only adds to what a request costs. Memory errs to both sides.
-BEST: dict[str, Callable[[list[float]], float]] = {
-    "per_cpu_second": max,
-    "per_second": max,
-    "p99": min,
-    "memory": statistics.median,
-}
 QUICK = [Load(1, 1), Load(50, 1), Load(50, 16), Load(500, 1)]
-ROUNDS = 5
-SECONDS = 0.7
-QUICK_SECONDS = 0.5
+ROUNDS, QUICK_ROUNDS = 16, 4
+SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +52,46 @@ class Comparison:
 class Results:
     """What has been measured so far, and what could not be."""
 
-    samples: dict[tuple[str, Load], list[Sample]] = field(default_factory=dict)
+    samples: dict[tuple[str, Load], Sample] = field(default_factory=dict)
     failures: dict[tuple[str, Load], str] = field(default_factory=dict)
 
-    def best(self, name: str, load: Load, figure: str) -> float | None:
-        """Return a figure of the round that was disturbed least.
+    @contextmanager
+    def noting_failure(self, name: str, load: Load) -> Iterator[None]:
+        """Keep in mind why a server has not stood a load; go on behind the block."""
+        try:
+            yield
+        except (AnswerError, OSError) as error:
+            self.failures[name, load] = str(error)
 
-        None if a server has not stood that load.
+    def figure(self, name: str, load: Load, figure: str) -> float | None:
+        """Return a figure; None if a server has not stood that load."""
+        measured = self.samples.get((name, load))
+        value: float | None = None if measured is None else getattr(measured, figure)
+        return value
+
+    def ratios(self, name: str, other: str, load: Load) -> list[float]:
+        """Return how many times as many requests `name` answers per CPU second.
+
+        One ratio for each turn, which both have had at nearly the same time; none if
+        one of them has not stood that load.
         """
-        samples = self.samples.get((name, load))
-        if samples is None or (name, load) in self.failures:
-            return None
-        values: list[float] = [getattr(one, figure) for one in samples]
-        return BEST[figure](values)
-
-    def shortfall(self, name: str, load: Load) -> float | None:
-        """Return what part of the best rate the median lacks; None for one round."""
-        best = self.best(name, load, "per_cpu_second")
-        if best is None or len(self.samples[name, load]) < 2:
-            return None
-        rates = [one.per_cpu_second for one in self.samples[name, load]]
-        return 1 - statistics.median(rates) / best
+        a, b = (self.samples.get((who, load)) for who in (name, other))
+        if a is None or b is None:
+            return []
+        return [mine / theirs for mine, theirs in zip(a.turns, b.turns, strict=True)]
 
     def ratio(self, name: str, other: str, load: Load) -> float | None:
-        """Return how many times as many requests `name` answers per CPU second."""
-        a, b = (self.best(who, load, "per_cpu_second") for who in (name, other))
-        return None if a is None or b is None else a / b
+        """Return the median of these ratios; None if there are none."""
+        ratios = self.ratios(name, other, load)
+        return statistics.median(ratios) if ratios else None
+
+    def spread(self, name: str, other: str, load: Load) -> float | None:
+        """Return how far the quartiles of the ratios lie apart, by their median."""
+        ratios = self.ratios(name, other, load)
+        if len(ratios) < 2:
+            return None
+        low, median, high = statistics.quantiles(ratios, n=4)
+        return (high - low) / median
 
 
 def measure_all(
@@ -94,21 +101,25 @@ def measure_all(
     rounds: int,
     seconds: float,
 ) -> Results:
-    """Measure each server under each load; they take turns."""
+    """Measure all servers under each load; they take turns of so many seconds."""
     results = Results()
-    for number in range(rounds):
-        for load in loads:
-            print(f"round {number + 1} of {rounds}: {load}", file=sys.stderr)
+    for load in loads:
+        print(load, file=sys.stderr)
+        with ExitStack() as stack:
+            trials: dict[str, Trial] = {}
             for server in servers:
-                key = server.name, load
-                if load.connections > server.most or key in results.failures:
-                    continue
-                try:
-                    measured = sample(server, talk, load, seconds)
-                except (AnswerError, OSError) as error:
-                    results.failures[key] = str(error)
-                else:
-                    results.samples.setdefault(key, []).append(measured)
+                if load.connections <= server.most:
+                    with results.noting_failure(server.name, load):
+                        begun = trial(server, talk, load)
+                        trials[server.name] = stack.enter_context(begun)
+            for _ in range(rounds):
+                for name, one in trials.items():
+                    if (name, load) not in results.failures:
+                        with results.noting_failure(name, load):
+                            one.turn(seconds)
+            for name, one in trials.items():
+                if (name, load) not in results.failures:
+                    results.samples[name, load] = one.sample()
     return results
 
 
@@ -137,7 +148,7 @@ def table(
 
 
 def shown(value: float | None, form: str, scale: float = 1.0) -> str:
-    if value is None or value == float("inf"):
+    if value is None:
         return "–"
     return form.format(value * scale)
 
@@ -152,7 +163,7 @@ def tables(comparison: Comparison, names: Sequence[str], results: Results) -> st
     many = [load for load in loads if load.connections >= MANY and load.depth == 1]
 
     def figure(name: str, load: Load, what: str, form: str, scale: float = 1.0) -> str:
-        return shown(results.best(name, load, what), form, scale)
+        return shown(results.figure(name, load, what), form, scale)
 
     def per_cpu_second(name: str, column: int) -> str:
         load = loads[column]
@@ -160,8 +171,9 @@ def tables(comparison: Comparison, names: Sequence[str], results: Results) -> st
         rate = figure(name, load, "per_cpu_second", "{:.1f}", 1e-3)
         return rate if ratio is None else f"{rate} ({ratio:.2f}x)"
 
-    def shortfall(name: str, column: int) -> str:
-        return shown(results.shortfall(name, loads[column]), "{:.0f} %", 100)
+    def spread(name: str, column: int) -> str:
+        by = results.spread(name, comparison.reference, loads[column])
+        return shown(by, "{:.0f} %", 100)
 
     def per_second(name: str, column: int) -> str:
         return figure(name, loads[column], "per_second", "{:.1f}", 1e-3)
@@ -174,7 +186,7 @@ def tables(comparison: Comparison, names: Sequence[str], results: Results) -> st
 
     parts = [
         table("1,000 requests per CPU second", names, loads, per_cpu_second),
-        table("the median is less by", names, loads, shortfall),
+        table("spread of the ratio", names, loads, spread),
         table("1,000 requests per second", names, loads, per_second),
         table("p99 in ms", names, loads, p99),
     ]
@@ -206,7 +218,7 @@ def findings(
                     f"* {first} / {other}, depth {depth}: "
                     f"{min(ratios):.2f}x to {max(ratios):.2f}x"
                 )
-    at = {load: results.best(first, load, "per_cpu_second") for load in loads}
+    at = {load: results.figure(first, load, "per_cpu_second") for load in loads}
     most = max(loads, key=lambda load: (-load.depth, load.connections))
     few, most_rate = at.get(Load(MANY, 1)), at[most]
     if few and most_rate and most.connections > MANY:
@@ -261,7 +273,7 @@ def setting(names: Sequence[str], rounds: int, seconds: float) -> str:
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return (
         f"{', '.join([f'Python {platform.python_version()}', *packages])}; {system}; "
-        f"{rounds} x {seconds:g} s for each figure"
+        f"{rounds} turns of {seconds:g} s for each figure"
     )
 
 
@@ -269,7 +281,7 @@ def compare(comparison: Comparison, description: str) -> None:
     """Run the benchmark as its options say."""
     names = [server.name for server in comparison.servers]
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--quick", action="store_true", help="fewer loads and turns")
     parser.add_argument("--rounds", type=positive, help=f"instead of {ROUNDS}")
     parser.add_argument("--record", action="store_true", help="into README.md")
     parser.add_argument("--only", nargs="+", choices=names, metavar="SERVER")
@@ -279,14 +291,9 @@ def compare(comparison: Comparison, description: str) -> None:
         serve(comparison.peers[options.serve])
         return
     loads = [load for load in comparison.loads if not options.quick or load in QUICK]
-    rounds, seconds = (1, QUICK_SECONDS) if options.quick else (ROUNDS, SECONDS)
-    rounds = options.rounds or rounds
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     # What stops this program otherwise than Ctrl-C is not to leave a server behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    for load in list(loads):
-        if not can_open(load.connections):
-            print(f"not measured: {load}, the system allows too few descriptors")
-            loads.remove(load)
     servers = []
     for server in comparison.servers:
         if options.only and server.name not in options.only:
@@ -295,15 +302,20 @@ def compare(comparison: Comparison, description: str) -> None:
             print(f"not measured: {server.name}, needs {', '.join(missing)}")
             continue
         servers.append(server)
+    for load in list(loads):
+        n = sum(load.connections <= server.most for server in servers)
+        if not can_open(n * load.connections):
+            print(f"not measured: {load}, the system allows too few descriptors")
+            loads.remove(load)
     if not servers or not loads:
         raise SystemExit("nothing is left to measure")
     packages = sorted({name for server in servers for name in server.needs})
-    results = measure_all(servers, comparison.talk, loads, rounds, seconds)
+    results = measure_all(servers, comparison.talk, loads, rounds, SECONDS)
     if not results.samples:
         raise SystemExit("\n".join(results.failures.values()))
     told = [server.name for server in servers]
     text = (
-        f"{setting(packages, rounds, seconds)}\n\n{tables(comparison, told, results)}"
+        f"{setting(packages, rounds, SECONDS)}\n\n{tables(comparison, told, results)}"
     )
     print(text)
     if options.record:

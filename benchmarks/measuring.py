@@ -5,9 +5,9 @@ thread, in a closed loop. On each connection `depth` requests are sent at once, 
 next ones when all are answered. It checks every byte that comes.
 
 What counts is how many requests a server answers in a second of its *own* CPU time. How
-busy the machine is, and how fast the client, matters little to that. The servers take
-turns, round by round, so that a noisy moment hits all alike; the best of the rounds
-is told, and how far they lie apart.
+busy the machine is, and how fast the client, matters little to that. All servers that
+are compared are up at the same time, and take turns of a fraction of a second, so that
+a noisy moment hits all alike.
 
 lines.py and http_servers.py measure with it.
 """
@@ -32,7 +32,8 @@ HOST = "127.0.0.1"
 BACKLOG = 1024
 LIMIT = 10.0  # seconds for an answer when nothing else is asked, and for a start
 WARM_UP = 0.2  # seconds
-LONGER = 5.0  # seconds more for a server that has not answered all clients once
+TICK = 0.01  # seconds: the CPU time of a process may be told in ticks
+LONGER = 10.0  # seconds for what has been asked when a turn is over
 PORTION = 1 << 16  # bytes
 
 ANNOUNCEMENT = "serving on {} port {} until Ctrl-C"
@@ -91,16 +92,18 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement.
+    """What the turns of a server have shown.
 
     Attributes:
-        per_cpu_second: requests answered in a second of the server's CPU time.
+        turns: requests answered in a second of the server's CPU time, in each turn.
+        per_cpu_second: the same, in all turns together.
         per_second: requests answered in a second of wall time.
         p99: 99th percentile of the latencies, in seconds, from the sending of `depth`
-            requests to the last of their answers; infinite if no client got that far.
+            requests to the last of their answers.
         memory: bytes by which the server has grown for each connection.
     """
 
+    turns: Sequence[float]
     per_cpu_second: float
     per_second: float
     p99: float
@@ -157,46 +160,43 @@ class Crowd:
             self._selector.register(sock, selectors.EVENT_READ, Client(sock))
         self._last = heard[: len(heard) // depth] * self._load.depth
 
-    def ask(self) -> None:
-        """Let all send their first requests of the closed loop."""
-        for key in list(self._selector.get_map().values()):
-            self._send(key.data, time.perf_counter())
+    def run(self, seconds: float) -> list[float]:
+        """Ask in a closed loop for so long, then wait for what is not answered yet.
 
-    def run(
-        self, seconds: float, least: int = 0, longer: float = 0.0
-    ) -> tuple[float, list[float]]:
-        """Go on for so long; return how many answers came, and the latencies.
-
-        Args:
-            least: answers; for them it goes on longer, if need be.
-            longer: so many seconds at most.
+        Returns:
+            The latencies, in seconds, each of `depth` requests.
 
         Raises:
-            AnswerError: a wrong one came, or a connection was closed.
+            AnswerError: an answer is wrong or missing, or a connection was closed.
         """
-        clock, select = time.perf_counter, self._selector.select
-        length = len(self._last)
-        enough = least * length / self._load.depth
-        n_bytes, latencies = 0, []
-        end = clock() + seconds
-        while True:
-            left = end - clock() + (longer if n_bytes < enough else 0.0)
+        clock, length = time.perf_counter, len(self._last)
+        latencies: list[float] = []
+        begun = clock()
+        end = begun + seconds
+        clients = [key.data for key in self._selector.get_map().values()]
+        for client in clients:
+            self._send(client, clock())
+        waiting = len(clients)
+        while waiting:
+            left = end + LONGER - clock()
             if left <= 0:
-                break
-            for key, _ in select(left):
+                raise AnswerError(f"{waiting} wait in vain for {LONGER:g} s")
+            for key, _ in self._selector.select(left):
                 client = key.data
                 data = client.socket.recv(PORTION)
                 if not data:
                     raise AnswerError("the server has closed a connection")
-                n_bytes += len(data)
                 client.received += data
                 if len(client.received) >= length:
                     self._check(client.received)
                     client.received = b""
                     now = clock()
                     latencies.append(now - client.sent)
-                    self._send(client, now)
-        return n_bytes * self._load.depth / length, latencies
+                    if now < end:
+                        self._send(client, now)
+                    else:
+                        waiting -= 1
+        return latencies
 
     def _check(self, answers: bytes) -> None:
         if answers != self._last:  # a date may have changed, and nothing else
@@ -286,14 +286,59 @@ def memory(processes: Sequence[psutil.Process]) -> int:
     return sum(process.memory_info().rss for process in processes)
 
 
-def sample(server: Server, talk: Talk, load: Load, seconds: float) -> Sample:
-    """Measure a server that is started for it.
+class Trial:
+    """A server that is up, with its clients, and is measured in turns.
+
+    Args:
+        crowd: is connected.
+        memory: bytes by which that has made the server grow.
+    """
+
+    def __init__(
+        self, processes: Sequence[psutil.Process], crowd: Crowd, load: Load, memory: int
+    ) -> None:
+        self._processes = processes
+        self._crowd = crowd
+        self._load = load
+        self._memory = memory
+        self._turns: list[tuple[int, float, float]] = []  # answers, CPU and wall time
+        self._latencies: list[float] = []
+
+    def turn(self, seconds: float) -> None:
+        """Let the clients ask for so long.
+
+        Raises:
+            AnswerError: they are not answered as they should be.
+            OSError: the server resets connections.
+        """
+        cpu, wall = cpu_seconds(self._processes), time.perf_counter()
+        latencies = self._crowd.run(seconds)
+        wall = time.perf_counter() - wall
+        cpu = cpu_seconds(self._processes) - cpu
+        self._turns.append((len(latencies) * self._load.depth, cpu, wall))
+        self._latencies += latencies
+
+    def sample(self) -> Sample:
+        """Return what all turns have shown; there must have been one."""
+        answered, cpu, wall = (sum(column) for column in zip(*self._turns, strict=True))
+        latencies = sorted(self._latencies)
+        return Sample(
+            [n / max(seconds, TICK) for n, seconds, _ in self._turns],
+            answered / max(cpu, TICK),
+            answered / wall,
+            latencies[len(latencies) * 99 // 100],
+            self._memory / self._load.connections,
+        )
+
+
+@contextmanager
+def trial(server: Server, talk: Talk, load: Load) -> Iterator[Trial]:
+    """Start a server and connect its clients; warm it up.
 
     Raises:
         AnswerError: it does not answer as it should.
         OSError: it resets connections, or cannot be reached.
     """
-    all_once = load.connections * load.depth
     # The clients are closed last: a server that is killed cannot complain of them.
     with Crowd(talk, load) as crowd, started(server.command) as (process, address):
         with Crowd(talk, Load(1, load.depth)) as first:  # what is done once is done
@@ -302,18 +347,5 @@ def sample(server: Server, talk: Talk, load: Load, seconds: float) -> Sample:
         empty = memory(processes)
         crowd.connect(address)
         grown = memory(processes) - empty
-        crowd.ask()
-        # Some servers read all requests that have come before they answer any.
-        crowd.run(WARM_UP, 1, LIMIT)
-        cpu, wall = cpu_seconds(processes), time.perf_counter()
-        answered, latencies = crowd.run(seconds, all_once, LONGER)
-        wall = time.perf_counter() - wall
-        cpu = cpu_seconds(processes) - cpu
-    if not answered:
-        raise AnswerError(f"no answer in {wall:.1f} s")
-    latencies.sort()
-    p99 = latencies[len(latencies) * 99 // 100] if latencies else float("inf")
-    # A clock of 100 ticks a second shows nothing of less than one.
-    return Sample(
-        answered / max(cpu, 0.01), answered / wall, p99, grown / load.connections
-    )
+        crowd.run(WARM_UP)
+        yield Trial(processes, crowd, load, grown)

@@ -3,6 +3,7 @@
 Figures are not looked at here but where the construction fixes them.
 """
 
+import itertools
 import os
 import re
 import signal
@@ -31,7 +32,7 @@ import lines
 import measuring
 from comparing import Comparison, Results, measure_all, record, table, tables
 from example02_calculator import GREETING, UNKNOWN
-from measuring import AnswerError, Crowd, Load, Sample, Server, Talk, sample, started
+from measuring import AnswerError, Crowd, Load, Sample, Server, Talk, started, trial
 
 LIMIT = 30.0  # seconds that a test waits for what must come
 FIXED = Talk(b"ask\n", b"answer [0-9]\n")
@@ -94,28 +95,27 @@ def answering(*answers: bytes, size: int = len(FIXED.request)) -> Session:
 # -- the crowd
 
 
-def asked(
-    session: Session, load: Load = ONE, seconds: float = 0.2
-) -> tuple[float, list[float]]:
-    """Return what clients find who ask such a server for so long."""
+def asked(session: Session, load: Load = ONE, seconds: float = 0.2) -> list[float]:
+    """Return the latencies of clients who ask such a server for so long."""
     with serving(session) as address, Crowd(FIXED, load) as crowd:
         crowd.connect(address, load.depth)
-        crowd.ask()
         return crowd.run(seconds)
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_answers_are_counted_and_latencies_are_those_of_whole_batches(
-    depth: int,
-) -> None:
-    whole = b"answer 1\n" * depth
-    third = whole[: len(whole) // 3]
-    session = answering(*[whole] * 5, third, size=depth * len(FIXED.request))
-    # The first answer goes to `connect`.
-    answered, latencies = asked(session, Load(2, depth), 0.5)
-    assert answered == pytest.approx(2 * depth * (4 + 1 / 3))
-    assert len(latencies) == 2 * 4
-    assert all(0 < latency < 0.5 for latency in latencies)
+def test_all_that_is_asked_is_answered_and_timed_by_whole_batches(depth: int) -> None:
+    received: list[bytes] = []
+
+    def session(sock: socket.socket) -> None:
+        while data := sock.recv(depth * len(FIXED.request), socket.MSG_WAITALL):
+            received.append(data)
+            sock.sendall(b"answer 1\n" * depth)
+
+    latencies = asked(session, Load(2, depth), 0.3)
+    assert received.count(FIXED.request * depth) == len(received)
+    assert len(latencies) == len(received) - 2  # each client has asked in `connect`
+    assert len(latencies) > 2
+    assert all(0 < latency < LIMIT for latency in latencies)
 
 
 def test_latency_is_the_time_from_question_to_answer() -> None:
@@ -124,38 +124,36 @@ def test_latency_is_the_time_from_question_to_answer() -> None:
             time.sleep(0.05)
             sock.sendall(b"answer 1\n")
 
-    _, latencies = asked(session, seconds=0.5)
+    latencies = asked(session, seconds=0.5)
     assert latencies
     assert all(latency > 0.05 for latency in latencies)
-    assert sum(latencies) <= 0.6  # one follows the other, until the time is up
+    assert sum(latencies[:-1]) <= 0.5  # one follows the other, until the time is up
 
 
-@pytest.mark.parametrize(("least", "expected"), [(0, 0), (2, 2), (9, 3)])
-def test_a_slow_server_is_given_longer_until_it_has_answered_enough(
-    least: int, expected: int
+def test_what_has_been_asked_is_waited_for_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    goes_on = threading.Event()
+    may_answer = threading.Event()
 
     def session(sock: socket.socket) -> None:
         sock.recv(100)
         sock.sendall(b"answer 1\n")
-        for _ in range(3):
-            sock.recv(100)
-            goes_on.wait(LIMIT)
-            sock.sendall(b"answer 1\n")
-        sock.recv(100)  # the next question, and
-        sock.recv(100)  # the end
+        sock.recv(100)
+        may_answer.wait(LIMIT)
+        sock.sendall(b"answer 1\n")
+        while sock.recv(100):
+            pass
 
-    longer = LIMIT if expected == least else 1.0
     with serving(session) as address, Crowd(FIXED, ONE) as crowd:
         crowd.connect(address)
-        crowd.ask()
-        assert crowd.run(0.05) == (0, [])
-        if least:
-            goes_on.set()
-        answered, latencies = crowd.run(0, least, longer)
-        goes_on.set()
-    assert answered == len(latencies) == expected
+        later = threading.Timer(0.2, may_answer.set)
+        later.start()
+        [latency] = crowd.run(0.0)
+        assert latency >= 0.2
+        monkeypatch.setattr(measuring, "LONGER", 0.1)
+        with pytest.raises(AnswerError, match=r"^1 wait in vain for 0\.1 s"):
+            crowd.run(0.0)
+        later.join()
 
 
 def test_answers_may_come_byte_by_byte() -> None:
@@ -164,13 +162,16 @@ def test_answers_may_come_byte_by_byte() -> None:
             for number in b"answer 1\n":
                 sock.sendall(bytes([number]))
 
-    answered, latencies = asked(session)
-    assert answered >= len(latencies) > 0
+    assert asked(session)
 
 
 def test_answers_may_change_where_the_pattern_lets_them() -> None:
-    session = answering(b"answer 1\n", b"answer 2\n", b"answer 2\n", b"answer 1\n")
-    assert asked(session, seconds=0.5)[0] == 3
+    def session(sock: socket.socket) -> None:
+        numbers = itertools.cycle([1, 2, 2])
+        while sock.recv(100):
+            sock.sendall(b"answer %d\n" % next(numbers))
+
+    assert len(asked(session)) > 3
 
 
 @pytest.mark.parametrize("wrong", [b"answer x\n", b"answer 1\n!", b"answer 1!\n"])
@@ -254,6 +255,15 @@ def test_what_the_listener_accepts_sends_at_once() -> None:
 
 # -- servers
 
+
+def sample(server: Server, talk: Talk, load: Load, seconds: float) -> Sample:
+    """Measure a server in two turns."""
+    with trial(server, talk, load) as one:
+        for _ in range(2):
+            one.turn(seconds / 2)
+        return one.sample()
+
+
 # A parent and a worker: all memory and all CPU time is the worker's.
 COSTLY = """
 import os, socket, threading, time
@@ -285,8 +295,10 @@ def costly(tmp_path: Path) -> Server:
 
 def test_a_sample_tells_what_a_server_costs(costly: Server) -> None:
     found = sample(costly, FIXED, ONE, 0.5)
-    # 200, but for the ticks of the clock and the requests at both ends.
+    # 200, but for the ticks of the clock.
     assert 100 < found.per_cpu_second < 300
+    assert len(found.turns) == 2
+    assert min(found.turns) <= found.per_cpu_second <= max(found.turns)
     assert found.per_second < 210
     assert found.p99 >= 0.005
 
@@ -339,7 +351,7 @@ def test_a_server_that_falls_silent_is_an_error(
         "    socks = [sock]\n"
         "time.sleep(600)\n"
     )
-    with pytest.raises(AnswerError, match=r"no answer in \d\.\d s"):
+    with pytest.raises(AnswerError, match="1 wait in vain"):
         sample(Server("silent", [str(script)]), FIXED, ONE, 0.1)
 
 
@@ -452,31 +464,23 @@ A, B = Load(1, 1), Load(50, 16)
 
 def results() -> Results:
     found = Results()
-    for rate in 1000.0, 3000.0, 2000.0:
-        found.samples.setdefault(("slow", A), []).append(Sample(rate, 500, 0.25, 1024))
-        found.samples.setdefault(("fast", A), []).append(
-            Sample(3 * rate, 900, 0.002, 2048)
-        )
-    found.samples["fast", B] = [Sample(8000, 7000, float("inf"), 0)]
-    found.samples["slow", B] = [Sample(1000, 7000, 0.1, 0)]
+    found.samples["slow", A] = Sample([1000, 2000, 500], 1100, 500, 0.25, 1024)
+    found.samples["fast", A] = Sample([3000, 4000, 2000], 3100, 900, 0.002, 2048)
+    found.samples["fast", B] = Sample([8000], 8000, 7000, 0.1, 0)
     found.failures["slow", B] = "no answer"
     return found
 
 
-def test_the_best_round_ratios_and_what_the_median_lacks() -> None:
+def test_ratios_are_those_of_turns_at_the_same_time() -> None:
     found = results()
-    assert found.best("slow", A, "per_cpu_second") == 3000
+    assert found.ratios("fast", "slow", A) == [3, 2, 4]
     assert found.ratio("fast", "slow", A) == 3
-    assert found.shortfall("slow", A) == pytest.approx(1 / 3)  # 2000 instead of 3000
-    assert found.shortfall("fast", B) is None  # of one round
-    assert found.best("slow", B, "p99") is None  # it failed in a later round
+    assert found.spread("fast", "slow", A) == pytest.approx(2 / 3)  # from 2 to 4
+    assert found.figure("slow", A, "per_second") == 500
+    assert found.figure("slow", B, "p99") is None
     assert found.ratio("fast", "slow", B) is None
-    assert found.shortfall("nobody", A) is None
-    several = [Sample(1, rate, 1 / rate, rate) for rate in (1.0, 4.0, 2.0)]
-    found.samples["slow", Load(2, 1)] = several
-    figures = {"per_second": 4, "p99": 0.25, "memory": 2}
-    for figure, expected in figures.items():
-        assert found.best("slow", Load(2, 1), figure) == expected
+    assert found.spread("fast", "fast", B) is None  # there was but one turn
+    assert found.spread("nobody", "slow", A) is None
 
 
 def compared(**changes: Any) -> Comparison:
@@ -497,13 +501,13 @@ def test_tables_tell_all_that_was_measured() -> None:
     assert text == (
         "| 1,000 requests per CPU second | 1 x 1 | 50 x 16 |\n"
         "|---|---:|---:|\n"
-        "| fast | 9.0 (3.00x) | 8.0 |\n"
-        "| slow | 3.0 (1.00x) | – |\n"
+        "| fast | 3.1 (3.00x) | 8.0 |\n"
+        "| slow | 1.1 (1.00x) | – |\n"
         "\n"
-        "| the median is less by | 1 x 1 | 50 x 16 |\n"
+        "| spread of the ratio | 1 x 1 | 50 x 16 |\n"
         "|---|---:|---:|\n"
-        "| fast | 33 % | – |\n"
-        "| slow | 33 % | – |\n"
+        "| fast | 67 % | – |\n"
+        "| slow | 0 % | – |\n"
         "\n"
         "| 1,000 requests per second | 1 x 1 | 50 x 16 |\n"
         "|---|---:|---:|\n"
@@ -512,7 +516,7 @@ def test_tables_tell_all_that_was_measured() -> None:
         "\n"
         "| p99 in ms | 1 x 1 | 50 x 16 |\n"
         "|---|---:|---:|\n"
-        "| fast | 2.00 | – |\n"
+        "| fast | 2.00 | 100.00 |\n"
         "| slow | 250.00 | – |\n"
         "\n"
         "* fast / slow, depth 1: 3.00x to 3.00x\n"
@@ -524,9 +528,9 @@ def test_tables_tell_all_that_was_measured() -> None:
 def test_memory_is_told_where_there_are_many_connections() -> None:
     found = Results()
     few, many, more = Load(500, 1), Load(10_000, 1), Load(10_000, 16)
-    found.samples["fast", few] = [Sample(1000, 1, 1, 2048)]
-    found.samples["fast", many] = [Sample(800, 1, 1, 1536)]
-    found.samples["fast", more] = [Sample(800, 1, 1, 512)]
+    found.samples["fast", few] = Sample([1000], 1000, 1, 1, 2048)
+    found.samples["fast", many] = Sample([800], 800, 1, 1, 1536)
+    found.samples["fast", more] = Sample([800], 800, 1, 1, 512)
     text = tables(compared(loads=[few, many, more]), ["fast"], found)
     expected = table("KiB per connection", ["fast"], ["500 x 1", "10,000 x 1"], cell)
     assert expected in text
@@ -543,20 +547,36 @@ def test_servers_take_turns_and_who_fails_is_left_out(
 ) -> None:
     turns = []
 
-    def measured(server: Server, talk: Talk, load: Load, seconds: float) -> Sample:
-        turns.append((server.name, load))
-        if server.name == "weak" and load == B:
-            raise AnswerError("too much")
-        return Sample(len(turns), seconds, 0, 0)
+    class FakeTrial:
+        def __init__(self, name: str, load: Load) -> None:
+            self.name, self.load = name, load
 
-    monkeypatch.setattr(comparing, "sample", measured)
-    servers = [Server("few", [], most=1), Server("weak", []), Server("good", [])]
+        def turn(self, seconds: float) -> None:
+            turns.append((self.name, self.load))
+            if (self.name, self.load, len(turns)) == ("weak", B, 9):
+                raise AnswerError("too much")
+
+        def sample(self) -> Sample:
+            return Sample([turns.count((self.name, self.load))], 1, 1, 1, 1)
+
+    @contextmanager
+    def started_trial(server: Server, talk: Talk, load: Load) -> Iterator[FakeTrial]:
+        if server.name == "dead":
+            raise AnswerError("does not start")
+        yield FakeTrial(server.name, load)
+
+    monkeypatch.setattr(comparing, "trial", started_trial)
+    names = "few", "weak", "dead", "good"
+    servers = [Server(name, [], most=1 if name == "few" else 50) for name in names]
     found = measure_all(servers, FIXED, [A, B], 2, 0.5)
-    once = [("few", A), ("weak", A), ("good", A)]
-    assert turns == [*once, ("weak", B), ("good", B), *once, ("good", B)]
-    assert found.failures == {("weak", B): "too much"}
-    assert [one.per_cpu_second for one in found.samples["good", A]] == [3, 8]
-    assert ("few", B) not in found.samples
+    assert turns == [
+        *[("few", A), ("weak", A), ("good", A)] * 2,
+        *[("weak", B), ("good", B)] * 2,
+    ]
+    reasons = {("dead", A): "does not start", ("dead", B): "does not start"}
+    assert found.failures == {**reasons, ("weak", B): "too much"}
+    assert set(found.samples) == {("few", A), ("weak", A), ("good", A), ("good", B)}
+    assert found.samples["good", B].turns == [2]
 
 
 def test_recording_replaces_what_stands_between_two_comments(tmp_path: Path) -> None:
@@ -588,14 +608,14 @@ def test_a_run_measures_prints_and_records(
     page.write_bytes(comparing.README.read_bytes())
     monkeypatch.setattr(comparing, "README", page)
     monkeypatch.setattr(comparing, "QUICK", [Load(1, 1)])
-    monkeypatch.setattr(comparing, "QUICK_SECONDS", 0.1)
+    monkeypatch.setattr(comparing, "SECONDS", 0.1)
     names = "reactor", "asyncio streams"
     options = "--quick", "--record", "--rounds", 2
     run_main(lines, monkeypatch, *options, "--only", *names)
     printed = capsys.readouterr().out.strip()
     assert re.search(r"(?m)^\| reactor \| \d+\.\d \(\d+\.\d\dx\) \|$", printed)
     assert re.search(r"(?m)^\* reactor / asyncio streams, depth 1: ", printed)
-    assert "2 x 0.1 s for each figure" in printed
+    assert "2 turns of 0.1 s for each figure" in printed
     assert "trio |" not in printed
     assert f"<!-- lines -->\n\n{printed}\n\n<!-- end of lines -->" in page.read_text()
 
