@@ -35,6 +35,7 @@ WARM_UP = 0.2  # seconds
 TICK = 0.01  # seconds: the CPU time of a process may be told in ticks
 LONGER = 10.0  # seconds for what has been asked when a turn is over
 PORTION = 1 << 16  # bytes
+LARGE = 1 << 20  # bytes: more than asyncio asks for at once
 
 ANNOUNCEMENT = "serving on {} port {} until Ctrl-C"
 ANNOUNCED = re.compile(ANNOUNCEMENT.format(re.escape(HOST), r"(\d+)") + r"\s*")
@@ -245,6 +246,7 @@ def listener() -> socket.socket:
 def serve(peer: Callable[[socket.socket], object]) -> None:
     """Announce a port, and let `peer` serve there until the process is killed."""
     sock = listener()
+    bytes(LARGE)  # is freed at once; README.md says what for
     print(ANNOUNCEMENT.format(*sock.getsockname()), flush=True)
     peer(sock)
 
