@@ -822,7 +822,7 @@ ONE_AT_A_TIME = """
 with example07.listen() as listener:
     announce(listener)
     while True:
-        with listener.accept()[0] as client:
+        with suppress(OSError), listener.accept()[0] as client:
             client.sendall(GREETING)
             client.recv(5)
             client.sendall(b"goodbye\\n")

@@ -43,6 +43,18 @@ from in_process import no_thread_is_left, run_main
 survive: Any = pytest.importorskip("example08_jobs_that_survive_a_restart")
 
 LIMIT = 30.0  # seconds that a test waits for what must come
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Wait for all processes to end; a pool that is broken ends its own by itself."""
+    yield
+    until = time.monotonic() + LIMIT
+    while multiprocessing.active_children():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY = timedelta(days=1)
 LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
