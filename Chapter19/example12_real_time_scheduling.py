@@ -60,7 +60,6 @@ from pathlib import Path
 from cpu_scheduling import Process, Slice, by_priority, gantt, times
 from example11_scheduling_algorithms import picture
 
-MOST_JOBS = 2000  # that are simulated
 MOST_JOBS = 1000  # of a hyperperiod that is simulated
 TEXTBOOK_FIRST = (20, 50), (35, 100)  # costs and periods in ticks
 TEXTBOOK_SECOND = (25, 50), (35, 80)
