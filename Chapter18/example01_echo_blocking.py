@@ -155,18 +155,28 @@ def port(text: str) -> int:
     return number
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the options, with two for all servers: --serve and its --port."""
     parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
     parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
     options = parser.parse_args()
     if options.port and not options.serve:
         parser.error("--port goes with --serve")
+    return options
+
+
+def listen_or_exit(number: int) -> socket.socket:
+    """Return a socket that listens on a port, or say why that cannot be had."""
     try:
-        listener = socket.create_server((HOST, options.port))
+        return socket.create_server((HOST, number))
     except OSError as error:
-        raise SystemExit(f"port {options.port}: {error}") from None
-    with listener:
+        raise SystemExit(f"port {number}: {error}") from None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options = options_of(parser)
+    with listen_or_exit(options.port) as listener:
         address = listener.getsockname()
         server = Server(listener, echo)
         if options.serve:

@@ -38,7 +38,15 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-from example01_echo_blocking import HOST, Server, in_thread, is_readable, port, receive
+from example01_echo_blocking import (
+    HOST,
+    Server,
+    in_thread,
+    is_readable,
+    listen_or_exit,
+    options_of,
+    receive,
+)
 from example02_calculator import GREETING, MAX_LINE, Calculator
 
 LIMIT = 10.0  # seconds for what is bound to come
@@ -110,16 +118,8 @@ def demonstrate(address: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
-    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
-    options = parser.parse_args()
-    if options.port and not options.serve:
-        parser.error("--port goes with --serve")
-    try:
-        listener = socket.create_server((HOST, options.port))
-    except OSError as error:
-        raise SystemExit(f"port {options.port}: {error}") from None
-    with listener:
+    options = options_of(parser)
+    with listen_or_exit(options.port) as listener:
         address = listener.getsockname()
         server = Server(listener, talk)
         if options.serve:

@@ -40,7 +40,14 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
-from example01_echo_blocking import HOST, in_thread, is_readable, knock, port
+from example01_echo_blocking import (
+    HOST,
+    in_thread,
+    is_readable,
+    knock,
+    listen_or_exit,
+    options_of,
+)
 from example02_calculator import GREETING, MAX_LINE, Calculator
 from example03_calculator_server_blocking import expect, reply
 
@@ -166,16 +173,8 @@ def demonstrate(address: Any, turns: "queue.Queue[Any]") -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
-    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
-    options = parser.parse_args()
-    if options.port and not options.serve:
-        parser.error("--port goes with --serve")
-    try:
-        listener = socket.create_server((HOST, options.port))
-    except OSError as error:
-        raise SystemExit(f"port {options.port}: {error}") from None
-    with listener:
+    options = options_of(parser)
+    with listen_or_exit(options.port) as listener:
         address = listener.getsockname()
         loop = EventLoop()
         if options.serve:

@@ -48,7 +48,7 @@ from contextlib import ExitStack, suppress
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
-from example01_echo_blocking import HOST, is_readable, port
+from example01_echo_blocking import HOST, is_readable, listen_or_exit, options_of
 from example02_calculator import GREETING, MAX_LINE, UNKNOWN, Calculator
 from example03_calculator_server_blocking import reply
 
@@ -258,16 +258,8 @@ async def guarded(demonstration: Session) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
-    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
-    options = parser.parse_args()
-    if options.port and not options.serve:
-        parser.error("--port goes with --serve")
-    try:
-        listener = socket.create_server((HOST, options.port))
-    except OSError as error:
-        raise SystemExit(f"port {options.port}: {error}") from None
-    with listener:
+    options = options_of(parser)
+    with listen_or_exit(options.port) as listener:
         address = listener.getsockname()
         reactor = Reactor()
         if options.serve:
