@@ -31,6 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Protocol
 
+from example01_echo_blocking import options_of
 from example02_calculator import GREETING, MAX_DIGITS, Calculator
 from reactor import Connection, Reactor, RefusedError
 
@@ -138,23 +139,6 @@ def in_thread(reactor: Reactor) -> Iterator[None]:
         finally:
             reactor.stop()
         server.result()
-
-
-def port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"must be in 0 … 65535, not {number}")
-    return number
-
-
-def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Return the options, with two for all servers: --serve and its --port."""
-    parser.add_argument("--serve", action="store_true", help="until Ctrl-C")
-    parser.add_argument("--port", type=port, default=0, help="of --serve; 0: any free")
-    options = parser.parse_args()
-    if options.port and not options.serve:
-        parser.error("--port goes with --serve")
-    return options
 
 
 def keep_little(sock: socket.socket) -> None:

@@ -32,14 +32,13 @@ from contextlib import contextmanager
 from typing import Self
 
 from blocking_server import BlockingServer
-from example01_echo_blocking import is_readable
+from example01_echo_blocking import is_readable, options_of
 from example07_calculator_on_the_reactor import (
     HOST,
     PATIENCE,
     Server,
     listen,
     listen_or_exit,
-    options_of,
     serve_until_signal,
 )
 from reactor import Limits

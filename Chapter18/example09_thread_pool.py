@@ -36,10 +36,10 @@ from contextlib import ExitStack
 from queue import SimpleQueue
 
 from blocking_server import BlockingServer
+from example01_echo_blocking import options_of
 from example07_calculator_on_the_reactor import (
     listen,
     listen_or_exit,
-    options_of,
     serve_until_signal,
 )
 from example08_thread_per_connection import Caller, serving

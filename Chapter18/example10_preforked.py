@@ -45,13 +45,8 @@ from multiprocessing import Pipe, Process, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Self
 
-from example07_calculator_on_the_reactor import (
-    BACKLOG,
-    HOST,
-    calculate,
-    options_of,
-    signals_call,
-)
+from example01_echo_blocking import options_of
+from example07_calculator_on_the_reactor import BACKLOG, HOST, calculate, signals_call
 from example08_thread_per_connection import Caller
 from reactor import Limits, Reactor
 

@@ -37,12 +37,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any
 
+from example01_echo_blocking import options_of
 from example02_calculator import GREETING, Calculator
 from example07_calculator_on_the_reactor import (
     BACKLOG,
     listen,
     listen_or_exit,
-    options_of,
     serve_until_signal,
 )
 from example08_thread_per_connection import (

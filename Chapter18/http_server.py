@@ -53,12 +53,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
+from example01_echo_blocking import options_of
 from example02_calculator import MAX_LINE, Calculator
 from example07_calculator_on_the_reactor import (
     in_thread,
     listen,
     listen_or_exit,
-    options_of,
     serve_until_signal,
 )
 from http_parsing import HttpError, Need, Request, requests

@@ -85,13 +85,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from example01_echo_blocking import port
 from example02_calculator import GREETING
-from example07_calculator_on_the_reactor import (
-    calculate,
-    listen,
-    port,
-    serve_until_signal,
-)
+from example07_calculator_on_the_reactor import calculate, listen, serve_until_signal
 from reactor import Limits, Reactor
 from server_process import NotOursError, ServerProcess, allow_descriptors
 
