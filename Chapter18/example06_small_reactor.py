@@ -155,9 +155,8 @@ class Reactor:
 
 async def talk(sock: socket.socket) -> None:
     """Greet a client and answer its lines, until it quits or ends its side."""
-    calculator = Calculator()
     with sock:
-        connection = Connection(sock)
+        calculator, connection = Calculator(), Connection(sock)
         await connection.send(GREETING)
         while not calculator.done and (line := await connection.readline()):
             await connection.send(reply(calculator, line))

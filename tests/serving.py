@@ -86,7 +86,8 @@ def ends_in_order(process: "subprocess.Popen[bytes]") -> None:
     out, err = process.communicate(timeout=LIMIT)
     # A busy machine makes steps long, which asyncio's debug mode tells.
     err = re.sub(rb"Executing <.+> took \d+\.\d+ seconds\r?\n", b"", err)
-    assert (process.returncode, out, err.decode()) == (0, b"", "")
+    told = process.returncode, out, err.decode()
+    assert told == (0, b"", ""), told
 
 
 def all_of(connection: socket.socket) -> bytes:

@@ -130,8 +130,10 @@ def test_served_script_answers_and_ends_at_ctrl_c(module: ModuleType) -> None:
     with (
         served(module) as (process, port),
         connect((HOST, port)) as client,
-        connect((HOST, port)),
+        connect((HOST, port)) as other,
     ):
+        if module is small:
+            take(other, GREETING)  # in the midst of an accept, its socket would be lost
         if module is echoing:
             client.sendall(b"hello")
             take(client, b"hello")
