@@ -3,15 +3,16 @@
 # ///
 """A scheduler that blocks: the main thread waits for due times, a pool runs the jobs.
 
-`BlockingScheduler.start()` returns when somebody shuts the scheduler down. Here it is a
-listener, which hears that the job is removed: after its last run it is not due again. A
-job cannot do that itself, for `shutdown` waits for running jobs, and it is one of them.
+`BlockingScheduler.start()` returns when the scheduler is shut down. Here a listener does
+that: when a job is not due again, APScheduler removes it, and an event tells so. The
+listener must not wait for the last run. APScheduler swallows whatever is raised in a
+listener, Ctrl-C too; so `run_repeatedly` waits for the pool when `start()` has returned.
 
 For a count to be exact, three defaults have to go. They drop a run that is more than a
-second late (`misfire_grace_time`), make one of several that are late (`coalesce`), and
-skip one that is due while the last one still runs (`max_instances`). On a busy machine
-each of these loses runs. Without them all are made, if late, then one after the other:
-a pool of one thread keeps the order.
+second late (`misfire_grace_time`), make one run of several that are late (`coalesce`),
+and skip one that is due while the last one still runs (`max_instances`). On a busy
+machine each of these loses runs. Without them every run is made. Those that are late
+follow one another: a pool of one thread keeps their order.
 
 Due times are computed from the first one, so being late does not add up.
 
@@ -75,11 +76,10 @@ def run_repeatedly(
         due.append(event.scheduled_run_time)
 
     def on_removed(_: JobEvent) -> None:
-        scheduler.shutdown()  # waits for runs that are late; then start() returns
+        scheduler.shutdown(wait=False)
 
-    scheduler = BlockingScheduler(
-        timezone=UTC, executors={"default": ThreadPoolExecutor(max_workers=1)}
-    )
+    pool = ThreadPoolExecutor(max_workers=1)
+    scheduler = BlockingScheduler(timezone=UTC, executors={"default": pool})
     scheduler.add_listener(on_run, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
     scheduler.add_listener(on_removed, EVENT_JOB_REMOVED)
     start = datetime.now(UTC)
@@ -97,7 +97,8 @@ def run_repeatedly(
         scheduler.start()
     finally:
         if scheduler.running:  # Ctrl-C
-            scheduler.shutdown()
+            scheduler.shutdown(wait=False)
+        pool.shutdown()  # waits for runs that are late
     return due
 
 

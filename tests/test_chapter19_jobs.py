@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,8 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NoReturn
+from types import FrameType
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import example01_blocking_scheduler as blocking
@@ -125,30 +127,39 @@ def test_a_schedule_needs_a_run(runs: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_ctrl_c_ends_a_blocking_scheduler(no_collections: None) -> None:
+@pytest.mark.parametrize(
+    ("runs", "where"), [(2, {"_main_loop", "wait"}), (1, {"shutdown"})]
+)
+def test_ctrl_c_ends_a_blocking_scheduler(
+    no_collections: None, runs: int, where: set[str]
+) -> None:
+    """It comes while the scheduler waits for a due time, or for the last run."""
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("needs the main thread")
     main = threading.main_thread().ident
     assert main is not None
-    runs = 0
+    before = set(threading.enumerate())
+    raised = threading.Event()
 
     def interrupt() -> None:
-        nonlocal runs
-        runs += 1
-        if runs > 3:  # again and again: APScheduler swallows one that comes in a submit
+        while not raised.wait(0.001):
             signal.pthread_kill(main, signal.SIGINT)
 
-    def on_first(*_: object) -> NoReturn:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
+    def on_signal(_: int, frame: FrameType | None) -> None:
+        functions = {frame.f_code.co_name for frame, _ in traceback.walk_stack(frame)}
+        if where <= functions and not raised.is_set():
+            raised.set()
+            raise KeyboardInterrupt
 
-    handler = signal.signal(signal.SIGINT, on_first)
+    handler = signal.signal(signal.SIGINT, on_signal)
     try:
-        with no_thread_is_left(), pytest.raises(KeyboardInterrupt):
-            blocking.run_repeatedly(interrupt, 0.01, 1000)
+        with pytest.raises(KeyboardInterrupt):
+            blocking.run_repeatedly(interrupt, 60, runs)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(LIMIT)
+            assert not thread.is_alive()
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert runs < 1000
 
 
 @pytest.mark.parametrize("runs", ["0", "-1", "some"])
