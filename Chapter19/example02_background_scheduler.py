@@ -7,12 +7,13 @@
 runs what is due, and main has something else to do. That the three go on at the same
 time is shown by a barrier: two jobs and main meet there, or none passes.
 
-The scheduler's thread is a daemon: if main ends, nothing waits for jobs that are due
-later. And a job that nobody waits for may be cut off by main's end, so the scheduler is
-shut down in order: that waits for jobs that are running, and drops the others.
+The scheduler's thread is a daemon. If main ends without a shutdown, that thread may
+still find jobs due, while the pool takes no more, and each is logged as an error. So
+the scheduler is shut down in order: that waits for the jobs that the pool has got, and
+drops those that are due later.
 
-Times are not waited for here, all are over: a job without a time is due at once, and
-others are due on days of 2024. example10 builds a scheduler from scratch.
+No due time is waited for here, for all are past: a job without one is due at once, and
+the others were due on days of 2024. example10 builds a scheduler from scratch.
 
 Book: Chapter 19, example2.
 
@@ -26,7 +27,7 @@ Output:
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 
@@ -44,8 +45,8 @@ LIMIT = 10.0  # seconds for what is bound to come
 def scheduler_for_block(n_threads: int) -> Iterator[BackgroundScheduler]:
     """Give a scheduler with a pool of threads; no run is dropped for being late.
 
-    It is paused until its `resume` is called. At the end of the block jobs that run are
-    waited for, and no other one begins.
+    It is paused until its `resume` is called. At the end of the block the jobs that the
+    pool has got are waited for, and the others are dropped.
     """
     scheduler = BackgroundScheduler(
         timezone=UTC,
@@ -76,13 +77,18 @@ def meet(n_jobs: int) -> set[str]:
 
     def job() -> None:
         names.add(threading.current_thread().name)
-        barrier.wait()
+        with suppress(threading.BrokenBarrierError):  # this thread is told of it, too
+            barrier.wait()
 
     with scheduler_for_block(n_jobs) as scheduler:
-        scheduler.resume()
-        for _ in range(n_jobs):
-            scheduler.add_job(job)
-        barrier.wait()
+        try:
+            scheduler.resume()
+            for _ in range(n_jobs):
+                scheduler.add_job(job)
+            barrier.wait()
+        except BaseException:  # Ctrl-C, too: nobody is to wait for this thread
+            barrier.abort()
+            raise
     return names
 
 

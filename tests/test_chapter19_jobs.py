@@ -29,6 +29,7 @@ import example04_cron_triggers as cron
 import example09_misfires_and_coalescing as misfires
 import example10_scheduler_from_scratch as scratch
 import pytest
+from apscheduler.events import EVENT_JOB_SUBMITTED  # type: ignore[import-untyped]
 from apscheduler.schedulers.background import (  # type: ignore[import-untyped]
     BackgroundScheduler,
 )
@@ -200,6 +201,32 @@ def test_jobs_and_main_run_at_the_same_time(n_jobs: int) -> None:
         assert len(background.meet(n_jobs)) == n_jobs
 
 
+def test_jobs_do_not_wait_for_a_main_thread_that_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add = BackgroundScheduler.add_job
+    began = threading.Event()
+
+    def add_first(self: Any, job: Callable[[], object]) -> None:
+        if began.is_set():
+            raise KeyboardInterrupt
+
+        def telling_job() -> None:
+            began.set()
+            job()
+
+        add(self, telling_job)
+        assert began.wait(LIMIT)
+
+    monkeypatch.setattr(BackgroundScheduler, "add_job", add_first)
+    monkeypatch.setattr(background, "LIMIT", LIMIT)
+    start = time.monotonic()
+    with no_thread_is_left(), pytest.raises(KeyboardInterrupt):
+        background.meet(2)
+    assert time.monotonic() - start < LIMIT
+    assert not caplog.text  # of failed jobs
+
+
 def test_jobs_are_paused_resumed_and_removed() -> None:
     for _ in range(20):  # a removal may not meet the shutdown
         with no_thread_is_left():
@@ -222,7 +249,7 @@ def test_the_end_of_the_block_does_not_meet_a_removal(
     background.meet(1)
 
 
-def test_the_end_of_the_block_waits_for_a_job_and_drops_the_others() -> None:
+def test_the_end_of_the_block_waits_for_what_the_pool_has_and_drops_the_rest() -> None:
     began, may_end = threading.Event(), threading.Event()
     steps = []
 
@@ -238,10 +265,17 @@ def test_the_end_of_the_block_waits_for_a_job_and_drops_the_others() -> None:
     ):
         scheduler.resume()
         scheduler.add_job(job)
-        scheduler.add_job(steps.append, "interval", hours=1, args=["later"])
         assert began.wait(LIMIT)
+        handed_over: SimpleQueue[str] = SimpleQueue()
+        scheduler.add_listener(
+            lambda event: handed_over.put(event.job_id), EVENT_JOB_SUBMITTED
+        )
+        scheduler.add_job(steps.append, args=["waits for a thread"], id="second")
+        while handed_over.get(timeout=LIMIT) != "second":
+            pass
+        scheduler.add_job(steps.append, "interval", hours=1, args=["later"])
         pool.submit(may_end.set)
-    assert steps == ["job"]
+    assert steps == ["job", "waits for a thread"]
 
 
 def test_the_end_of_the_block_comes_after_an_exception_too() -> None:
