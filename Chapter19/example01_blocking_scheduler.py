@@ -6,7 +6,7 @@
 `BlockingScheduler.start()` returns when the scheduler is shut down. A listener does it
 here: when a job is not due again, APScheduler removes it, and an event tells so. The
 listener must not wait for the last run, for APScheduler swallows what is raised in a
-listener, Ctrl-C too. `run_repeatedly` waits for it when `start()` has returned.
+listener, Ctrl-C too. `run_repeatedly` waits for that run when `start()` has returned.
 
 For a count to be exact, three defaults have to go. They drop a run that is more than a
 second late (`misfire_grace_time`), make one run of several that are late (`coalesce`),

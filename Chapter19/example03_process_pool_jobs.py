@@ -1,18 +1,18 @@
 # /// script
 # dependencies = ["apscheduler>=3.11.3,<4"]
 # ///
-"""Jobs in processes: real parallelism, and failures that no listener hears of.
+"""Jobs in processes leave the scheduler free, but some fail without any event.
 
-With a process pool the scheduler's threads stay free however much a job computes. The
-job's function and arguments are pickled, its result or exception comes back with an
+In a pool of processes a job computes without the GIL that the scheduler's threads need.
+Its function and arguments are pickled, its result or exception comes back with an
 event. APScheduler starts the processes by spawn: at that time the program has threads,
 and a fork would copy one of them only, with the locks that others hold.
 
-A job that ends its process (`os._exit` here, as if it had run out of memory) has
-neither, and there is no event at all; nor is there for a job that cannot be pickled.
-APScheduler only logs them. Who counts on events waits in vain, so `LostJobs` listens to
-the log as well. The broken pool is replaced when the next job is due; what else was in
-it is lost, too.
+A job that ends its process (`os._exit` here, as if memory had run out) has neither a
+result nor an exception, and there is no event. Nor is there one for a job that cannot
+be pickled. APScheduler only logs both. Who waits for their events waits for ever, so
+`LostJobs` listens to the log as well. The broken pool is replaced when the next job is
+due; whatever else was in it is lost, too.
 
 Book: Chapter 19, example3.
 
@@ -24,7 +24,7 @@ Output:
     a lambda cannot be pickled: only the log tells
     a job ends its process: only the log tells, of BrokenProcessPool
     the next job has a new pool
-    7 jobs, and each one's end is known, by an event or the log
+    7 jobs, and each one's end is known: 5 by an event, 2 by the log
 """
 
 import logging
@@ -55,6 +55,7 @@ from apscheduler.schedulers.background import (  # type: ignore[import-untyped]
 
 PRIMES = {10_000: 1229, 20_000: 2262, 30_000: 3245, 40_000: 4203}  # below, by limit
 IGNORE_CTRL_C = (signal.SIGINT, signal.SIG_IGN)
+ENDS = EVENT_JOB_EXECUTED | EVENT_JOB_ERROR
 LIMIT = 60.0  # seconds for what is bound to come
 
 # Called with a job's id and its result or exception.
@@ -125,7 +126,8 @@ def scheduler_with_processes(
 ) -> Iterator[BackgroundScheduler]:
     """Give a scheduler whose jobs run in processes, and report how each job ends.
 
-    At the end of the block jobs that run are waited for, and no other one begins.
+    At the end of the block the jobs that the pool has got are waited for, and the
+    others are dropped.
     Ctrl-C is left to this process, and waits while the pool starts or ends.
     """
 
@@ -139,10 +141,8 @@ def scheduler_with_processes(
             scheduler.shutdown()
             logger.removeHandler(lost_jobs)
 
-    logger, lost_jobs = (
-        logging.getLogger("apscheduler.executors.default"),
-        LostJobs(report),
-    )
+    logger = logging.getLogger("apscheduler.executors.default")
+    lost_jobs = LostJobs(report)
     if sys.platform != "win32":
         resource_tracker.ensure_running()  # its start would let Ctrl-C through (3.11)
     with ExitStack() as stack:
@@ -153,7 +153,7 @@ def scheduler_with_processes(
                 executors={"default": ProcessPoolExecutor(n_workers, options)},
                 job_defaults={"misfire_grace_time": None},
             )
-            scheduler.add_listener(on_end, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
+            scheduler.add_listener(on_end, ENDS)
             logger.addHandler(lost_jobs)
             scheduler.start()
             stack.callback(end)
@@ -162,6 +162,7 @@ def scheduler_with_processes(
 
 def main() -> None:
     ends: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+    heard: set[str] = set()
     with scheduler_with_processes(2, lambda *end: ends.put(end)) as scheduler:
 
         def end_of(job: Callable[..., object], name: str) -> object:
@@ -169,6 +170,7 @@ def main() -> None:
             scheduler.add_job(job, id=name)
             return ends.get(timeout=LIMIT)[1]
 
+        scheduler.add_listener(lambda event: heard.add(event.job_id), ENDS)
         for limit in PRIMES:
             scheduler.add_job(count_primes, args=[limit], id=str(limit))
         try:
@@ -192,8 +194,12 @@ def main() -> None:
     print("the next job has a new pool")
     if not isinstance(again, int) or again == os.getpid():
         raise SystemExit(f"another process was to tell its id, not {again}")
+    if heard != {*counted, "os.getpid"}:
+        raise SystemExit(f"no event was to tell of the other two, but there is {heard}")
+    n_events = len(heard)
     print(
-        f"{len(PRIMES) + 3} jobs, and each one's end is known, by an event or the log"
+        f"{n_events + 2} jobs, and each one's end is known: "
+        f"{n_events} by an event, 2 by the log"
     )
 
 
