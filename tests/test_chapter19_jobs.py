@@ -972,6 +972,22 @@ def test_a_new_job_is_noticed_while_an_hour_is_waited_for() -> None:
         assert 0 <= scratch.seconds_until_noticed() < LIMIT
 
 
+def test_no_new_job_is_noticed_if_it_wakes_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That is what the demonstration would say of a scheduler that sleeps."""
+
+    def push(self: Any, due: float, call: Callable[[], object], _: None) -> None:
+        with self._changed:
+            self._jobs.append(scratch.Job(due, len(self._jobs), call))
+            self._jobs.sort()
+
+    monkeypatch.setattr(scratch, "LIMIT", 0.1)
+    monkeypatch.setattr(Scheduler, "_add", push)
+    with no_thread_is_left(), pytest.raises(TimeoutError, match="was to wake"):
+        scratch.seconds_until_noticed()
+
+
 def test_scratch_says_if_a_job_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "LIMIT", 0.1)
     monkeypatch.setattr(Scheduler, "at", lambda *_: None)
