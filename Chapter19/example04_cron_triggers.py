@@ -7,18 +7,19 @@ A trigger is a pure function: from the last time and the present one it computes
 next. So a schedule can be read, and tested, years ahead.
 
 A cron trigger goes by the clock on the wall of its time zone. In autumn that shows an
-hour twice, and what is due in that hour comes twice. In spring an hour is left out, and
-what is due then comes an hour later by the wall; or not at all that day, where it is
-the hour after midnight (as in America/Havana). A job that has to come once a day is
-given a time that each day has once, or UTC. An interval counts real time: after the
-change of the clock it comes at another time of day.
+hour twice, and what is due in that hour comes twice. In spring an hour is left out. A
+job that is due once in it comes an hour later by the wall; of several times in it only
+the first counts; and where it is the hour after midnight (as in America/Havana), the
+job does not come at all that day. So a job that has to come once a day is given a time
+that each day has once, or UTC. An interval counts real time: after the change of the
+clock it comes at another time of day.
 
 APScheduler's cron is not quite that of Unix. Weekday 1 is Tuesday, for it counts from
 Monday as 0: write `mon`. And if both a day of the month and one of the week are given,
 both must fit; with Unix one of them is enough.
 
 Book: Chapter 19, example4.
-Try:  --zone America/New_York
+Try:  --zone America/Havana
 
 Output:
     Europe/Berlin, Sat 29 Mar 2025
@@ -75,7 +76,8 @@ def fire_times(trigger: BaseTrigger, start: datetime, end: datetime) -> list[dat
 def clock_changes(zone: tzinfo, year: int) -> dict[datetime, timedelta]:
     """Return when, in UTC, the clock of a zone is changed in a year, and by how much.
 
-    Changes that do not come at a full or half hour of UTC are found half an hour late.
+    One that does not come at a full or half hour of UTC is found up to half an hour
+    late.
     """
     first, last = (datetime(y, 1, 1, tzinfo=UTC) for y in (year, year + 1))
     times = [first + n * HOUR / 2 for n in range((last - first) // (HOUR / 2))]
@@ -141,9 +143,16 @@ def zone_named(text: str) -> ZoneInfo:
         zone = ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise argparse.ArgumentTypeError(f"no time zone: {text}") from None
-    if {*clock_changes(zone, YEAR).values()} != {HOUR, -HOUR}:
+    changes = clock_changes(zone, YEAR)
+    # The hour that is left out or comes twice is to be of the same day as what follows.
+    at_night = all(
+        (1 if by == HOUR else 0) <= time.astimezone(zone).hour < 12
+        and time.astimezone(zone).minute == 0
+        for time, by in changes.items()
+    )
+    if {*changes.values()} != {HOUR, -HOUR} or not at_night:
         raise argparse.ArgumentTypeError(
-            f"no summer time in {text}, or of another kind"
+            f"the clock of {text} is not set by one hour, at a full hour after midnight"
         )
     return zone
 

@@ -432,6 +432,7 @@ def test_cron_fires_in_each_minute_that_matches_and_in_no_other(
         ("Europe/Berlin", datetime(2025, 3, 30), "30 2", ["03:30"]),
         ("America/New_York", datetime(2025, 3, 9), "30 2", ["03:30"]),
         ("America/Havana", datetime(2025, 3, 8, 12), "30 0", []),
+        ("Europe/Berlin", datetime(2025, 3, 30), "*/15 2", ["03:00"]),
         ("Europe/Berlin", datetime(2025, 10, 26), "30 2", ["02:30", "02:30"]),
         ("America/New_York", datetime(2025, 11, 2), "30 1", ["01:30", "01:30"]),
         ("Europe/Berlin", datetime(2025, 3, 30), "0 13", ["13:00"]),
@@ -499,7 +500,19 @@ def test_cron_is_shown_for_other_zones(
 
 
 @pytest.mark.parametrize(
-    "zone", ["Asia/Tokyo", "Australia/Lord_Howe", "Nowhere", "../x", "Europe", "/", ""]
+    "zone",
+    [
+        "Asia/Tokyo",
+        "Australia/Lord_Howe",
+        "America/Nuuk",  # at midnight
+        "Africa/Cairo",
+        "Pacific/Chatham",  # at a quarter to four
+        "Nowhere",
+        "../x",
+        "Europe",
+        "/",
+        "",
+    ],
 )
 def test_zones_that_do_not_fit_are_named(
     complaint: Callable[..., str], zone: str
