@@ -10,8 +10,8 @@ later than that many seconds, with an event. The defaults, True and one second, 
 runs here without one being made: for a job that has to be done, set the time to None.
 
 A job that is due while it still runs is skipped (`max_instances`, 1 by default). One
-that raises is logged and comes again. One that runs when the scheduler is shut down is
-waited for, or goes on by itself with `wait=False`; none begins any more.
+that raises is logged and comes again. One that the pool has got when the scheduler is
+shut down is waited for, or goes on by itself with `wait=False`; the pool gets no other.
 
 Nothing here depends on time. Due times are whole days ago, or jobs are told to be due
 now; runs wait for events.
@@ -85,7 +85,8 @@ class TellingPool(ThreadPoolExecutor):  # type: ignore[misc]
 class Observed:
     """A scheduler, and what its events tell; for use in a with statement.
 
-    At the end of the block jobs that run are waited for, and no other one begins.
+    At the end of the block the jobs that the pool has got are waited for, and the
+    others are dropped.
 
     Attributes:
         scheduler: with a pool of two threads.
@@ -205,7 +206,10 @@ def failing() -> list[str]:
 def shut_down(wait: bool) -> list[str]:
     """Shut a scheduler down while a job runs; return the steps in their order.
 
-    The job ends when the shutdown has begun, or, unless that waits, when it is over.
+    The job ends when the shutdown has begun; if that does not wait, when it is over.
+
+    Raises:
+        queue.Empty: the job was not run.
     """
     steps: list[str] = []
     began, returned = threading.Event(), threading.Event()
@@ -216,13 +220,16 @@ def shut_down(wait: bool) -> list[str]:
         steps.append("the job ends")
 
     with Observed() as observed:
-        observed.scheduler.add_job(job, "interval", days=1, id="long")
-        observed.make_due("long")
-        began.wait(LIMIT)
-        steps.append("shutdown is called")
-        observed.scheduler.shutdown(wait)
-        steps.append("returns")
-        returned.set()
+        try:
+            observed.scheduler.add_job(job, "interval", days=1, id="long")
+            observed.make_due("long")
+            if not began.wait(LIMIT):
+                raise Empty
+            steps.append("shutdown is called")
+            observed.scheduler.shutdown(wait)
+            steps.append("returns")
+        finally:
+            returned.set()
     return steps
 
 
@@ -244,14 +251,17 @@ def main() -> None:
     except Empty:
         raise SystemExit("something was to happen, and did not") from None
 
-    print(f"{MISSED} runs, due 10 to 6 days ago  run  too late  never heard of")
+    last = FIRST - MISSED + 1
+    print(
+        f"{MISSED} runs, due {FIRST} to {last} days ago  run  too late  never heard of"
+    )
     found = []
     for name, count in counts.items():
         run, too_late = count["run"], count["too late"]
         print(f"  {name:26}{run:5}{too_late:10}{MISSED - run - too_late:16}")
         found.append((run, too_late))
     if found != [(0, 1), (0, 5), (1, 0), (5, 0), (1, 0), (2, 3)]:
-        raise SystemExit("that was to be otherwise")
+        raise SystemExit(f"other runs were to be made, or too late, than {found}")
     print("due while it runs, and again:", *overlap)
     if overlap != ["skipped", "run", "run"]:
         raise SystemExit("the second run was to be skipped, and no other")

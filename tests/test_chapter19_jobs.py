@@ -725,6 +725,27 @@ def test_overlap_failure_and_shutdown() -> None:
         assert misfires.shut_down(False) == [steps[0], steps[2], steps[1]]
 
 
+def test_a_job_does_not_wait_for_a_shutdown_that_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutdown = BackgroundScheduler.shutdown
+    calls: list[tuple[bool, ...]] = []
+
+    def interrupted_at_first(self: Any, *wait: bool) -> None:
+        calls.append(wait)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        shutdown(self, *wait)
+
+    monkeypatch.setattr(BackgroundScheduler, "shutdown", interrupted_at_first)
+    monkeypatch.setattr(misfires, "LIMIT", LIMIT)
+    start = time.monotonic()
+    with no_thread_is_left(), pytest.raises(KeyboardInterrupt):
+        misfires.shut_down(False)
+    assert time.monotonic() - start < LIMIT
+    assert calls == [(False,), ()]
+
+
 def test_a_listener_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
     with misfires.Observed() as observed:
         observed.scheduler.add_listener(lambda _: 1 / 0)
@@ -748,7 +769,7 @@ def test_what_does_not_happen_is_not_waited_for(
 @pytest.mark.parametrize(
     ("function", "result", "message"),
     [
-        ("after_absence", {"job": Counter[str]()}, "that was to be otherwise"),
+        ("after_absence", {"job": Counter[str]()}, "other runs were to be made"),
         ("overlapping", ["run"] * 3, "the second run was to be skipped"),
         ("failing", ["run", "run"], "a failure was to be told"),
         ("shut_down", ["returns"] * 3, "the shutdown was to wait"),
