@@ -8,12 +8,12 @@ With a job store on disk the jobs are there again after a crash, and with
 a job is due, not whether it was done. APScheduler hands a job to a thread, and then
 stores when it is due again. If the process is killed before that, a run that was made
 is made again; if it is killed later, while the job runs or waits for a thread, the run
-is lost. Here a payment is such a run, and is made 0, 1 or 2 times.
+is lost. Here each run pays an order, and the order is paid 0, 1 or 2 times.
 
-The mend is a job that looks what is to be done: it pays what is open, and marks it in
-the same transaction. However often it is run, nothing is paid twice; and as it is made
-due at each start, nothing is lost. The scheduler decides no more than when. (A payment
-elsewhere needs a key, by which the other side knows that it was asked before.)
+The mend is a job that pays what is still open, and marks it as paid in the same
+transaction (it is idempotent). However often it is run, nothing is paid twice; and as
+it is made due at each start, nothing is lost. The scheduler only decides when. (To pay
+by way of another system takes a key, by which that system knows a repeated request.)
 
 Even an orderly shutdown may lose a run: APScheduler 3.11 looks for due jobs once more
 after its pool has ended. `ClosingStore` has none then.
@@ -22,7 +22,7 @@ A job is stored as the name of its function, `module:function`. If that cannot b
 imported after the restart, the job is deleted.
 
 Output:
-    killed                 job to be run once  job that looks what is open
+    killed                 job that pays       job that pays what is open
     before it is due       paid 1 times        paid 1 times
     while it runs          paid 0 times        paid 1 times
     before that is stored  paid 2 times        paid 1 times
@@ -142,16 +142,20 @@ def live(folder: Path, job: Job | None) -> None:
     Args:
         job: is added before, to be due at once, even if it is in the store already;
             None: what is in the store has to do.
+
+    Raises:
+        TimeoutError: what is due was not run.
     """
     handed_over = threading.Event()
-    scheduler = scheduler_on(ClosingStore(folder / JOBS))
+    store = ClosingStore(folder / JOBS)
+    scheduler = scheduler_on(store)
     scheduler.add_listener(lambda _: handed_over.set(), EVENT_JOB_SUBMITTED)
     scheduler.start(paused=True)
     if job:
         add(scheduler, job, folder)
-    is_due = bool(scheduler.get_jobs())
+    some_are_due = bool(store.get_due_jobs(datetime.now(UTC)))
     scheduler.resume()
-    if is_due and not handed_over.wait(LIMIT):
+    if some_are_due and not handed_over.wait(LIMIT):
         raise TimeoutError("the scheduler was to run what is due")
     scheduler.shutdown()
 
@@ -245,8 +249,11 @@ def live_twice(folder: Path) -> list[list[int]]:
     """Let both programs be killed at each moment, and start them anew.
 
     Returns:
-        For each moment, how often the order was paid: by the job that is to be run
-        once, which is not added again, and by the one that looks what is open.
+        For each moment, how often the order was paid: by the job that pays, which is
+        not added again, and by the one that pays what is open.
+
+    Raises:
+        ChildProcessError: a process has ended otherwise than it was to.
     """
     cases = {
         (moment, job): folder / f"{number}-{job.__name__}"
@@ -278,7 +285,7 @@ def main() -> None:
             paid = live_twice(Path(name))
         except ChildProcessError as error:
             raise SystemExit(str(error)) from None
-    print("killed                 job to be run once  job that looks what is open")
+    print("killed                 job that pays       job that pays what is open")
     for moment, (once, looks) in zip(MOMENTS, paid, strict=True):
         print(f"{moment:21}  paid {once} times        paid {looks} times")
     if paid != [[1, 1], [0, 1], [2, 1]]:

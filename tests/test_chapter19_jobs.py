@@ -567,7 +567,19 @@ def test_a_scheduler_pays_what_is_due_and_forgets_it(folder: Path) -> None:
         assert survive.times_paid(folder) == n
 
 
-def test_a_job_that_looks_what_is_open_may_be_run_at_any_time(folder: Path) -> None:
+def test_a_scheduler_does_not_wait_for_what_is_due_later(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survive, "LIMIT", 0.1)
+    scheduler = scheduled(folder, survive.ClosingStore(folder / survive.JOBS))
+    scheduler.modify_job("daily", next_run_time=datetime.now(UTC) + DAY)
+    scheduler.shutdown()
+    with no_thread_is_left():
+        survive.live(folder, None)
+    assert survive.times_paid(folder) == 0
+
+
+def test_a_job_that_pays_what_is_open_may_be_run_at_any_time(folder: Path) -> None:
     for _ in range(3):
         survive.live(folder, survive.pay_open_orders)
         assert survive.times_paid(folder) == 1
