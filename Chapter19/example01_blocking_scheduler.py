@@ -96,9 +96,7 @@ def run_repeatedly(
     try:
         scheduler.start()
     finally:
-        if scheduler.running:  # Ctrl-C
-            scheduler.shutdown(wait=False)
-        pool.shutdown()  # waits for runs that are late
+        pool.shutdown()  # waits for runs that are late, after Ctrl-C too
     return due
 
 
