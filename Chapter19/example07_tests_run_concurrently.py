@@ -131,6 +131,7 @@ def run_pytest(arguments: Sequence[str], folder: str) -> str:
     alone = ["--noconftest", "-p", "no:cacheprovider"]
     environment = os.environ | {
         "PYTEST_ADDOPTS": "",
+        "PYTEST_PLUGINS": "",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -20,7 +20,7 @@ Output:
     of two tests that        one thread  two threads  two, kept together
     set the same variable      0 fail       1 fail              0 fail
     look at what they print    0 fail       2 fail              0 fail
-    tests that set what a process has but once cannot share the process
+    tests that change what threads share must not run at the same time
 """
 
 import os
@@ -73,9 +73,10 @@ def units(suite: unittest.TestSuite) -> list[unittest.TestSuite]:
     That is each test by itself, but for those which share a setUp or tearDown of their
     class or module.
     """
-    parts: dict[object, unittest.TestSuite] = {}
+    parts: dict[int, unittest.TestSuite] = {}
     for test in single_tests(suite):
-        parts.setdefault(owner(test), unittest.TestSuite()).addTest(test)
+        # By identity: tests of the same class and method are equal.
+        parts.setdefault(id(owner(test)), unittest.TestSuite()).addTest(test)
     return list(parts.values())
 
 
@@ -83,6 +84,9 @@ def run_in_threads(suite: unittest.TestSuite, n_threads: int) -> unittest.TestRe
     """Run the tests of a suite in so many threads; return the results of all.
 
     If this is interrupted it ends with the tests that are running, and begins no more.
+
+    Raises:
+        ValueError: `n_threads` is less than 1.
     """
     parts = units(suite)
     # Each part has a result of its own, so that none needs a lock.
@@ -192,7 +196,7 @@ def main() -> None:
         print(f"{what:23}{failed[0]:5} fail{failed[1]:8} fail{failed[2]:15} fail")
         if failed != expected:
             raise SystemExit(f"{expected} of the tests were to fail, not {failed}")
-    print("tests that set what a process has but once cannot share the process")
+    print("tests that change what threads share must not run at the same time")
 
 
 if __name__ == "__main__":

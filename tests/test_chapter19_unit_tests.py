@@ -310,6 +310,19 @@ def test_tests_of_a_class_run_at_the_same_time() -> None:
     assert (result.testsRun, result.wasSuccessful()) == (3, True)
 
 
+def test_equal_tests_run_at_the_same_time() -> None:
+    """Tests of the same class and method are equal, whatever else they hold."""
+    both_are_here = threading.Barrier(2, timeout=30)
+
+    class Case(unittest.TestCase):
+        def runTest(self) -> None:  # noqa: N802
+            both_are_here.wait()
+
+    assert Case() == Case()
+    result = threads.run_in_threads(unittest.TestSuite([Case(), Case()]), 2)
+    assert (result.testsRun, result.wasSuccessful()) == (2, True)
+
+
 def test_who_shares_a_fixture_stays_in_one_thread_and_in_order() -> None:
     calls: list[tuple[str, int]] = []
 
@@ -470,6 +483,7 @@ def test_xdist_reports_each_test_whatever_stands_around(
     (tmp_path / "conftest.py").write_text("raise OverflowError")
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option")
     monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option-either")
+    monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
     file = tmp_path / "some_tests.py"
     file.write_text(TESTS)
     before = sorted(tmp_path.iterdir())
