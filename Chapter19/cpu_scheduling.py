@@ -223,9 +223,9 @@ def multilevel_feedback(
 ) -> list[Slice]:
     """Let run the process of the highest level; who uses up a quantum sinks.
 
-    So whoever needs little at a time has it soon, though nobody knows the bursts. With
-    a boost none of n processes waits longer than boost + (n - 1) * quanta[0] ticks for
-    its next turn; without one, for ever.
+    So short bursts are done soon, though it is not known beforehand which are short.
+    With a boost none of n processes waits longer than boost + (n - 1) * quanta[0] ticks
+    for its next turn. Without one, some may starve.
     """
     return simulate(processes, lambda job: job.level, quanta=quanta, boost=boost)
 

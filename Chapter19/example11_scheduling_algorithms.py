@@ -5,9 +5,9 @@
 """The same processes under each scheduling algorithm: who waits, and who starves.
 
 The algorithms of cpu_scheduling.py get five processes that differ in length, arrival
-and priority. To know the bursts is worth most: SRTF has the least mean wait that there
-can be. Who does not know them can take turns: round robin and feedback let everybody
-begin soon, and pay with switches.
+and priority. SRTF has the least mean wait that there can be, but must know the bursts.
+An algorithm that does not know them can take turns: round robin and feedback let every
+process begin soon, and pay with switches. All times are in ticks.
 
 Then a process of low priority meets a stream of others, short and urgent, of which the
 next arrives when one ends. Where these always go first it waits for the end of the
@@ -20,7 +20,7 @@ Try:  --quantum 1
 Try:  --plot gantt.png
 
 Output:
-                          five processes, on average  a low one, and a stream of
+                          mean      mean              a low one waits beside
     algorithm             wait  response  switches   100 urgent    200 urgent
     FCFS                   9.6       9.6         4            2             2
     SJF                    6.6       6.6         4          200           400
@@ -141,8 +141,8 @@ def plot(schedules: Mapping[str, Sequence[Slice]], file: Path) -> None:
     )
     least, most = names[0], names[-1]
     figure.suptitle(
-        f"The same five processes, done at the same time: they wait "
-        f"{waits[least]:.1f} ticks on average under {least}, "
+        f"The same five processes, all done by tick {schedules[least][-1].end}, "
+        f"wait {waits[least]:.1f} ticks on average under {least}, "
         f"{waits[most]:.1f} under {most}"
     )
     figure.savefig(file, dpi=120)
@@ -179,9 +179,7 @@ def main() -> None:
     parser.add_argument("--plot", type=picture, metavar="FILE")
     options = parser.parse_args()
 
-    print(
-        "                      five processes, on average  a low one, and a stream of"
-    )
+    print("                      mean      mean              a low one waits beside")
     print(
         f"algorithm             wait  response  switches  "
         f"{FEW:4} urgent {MANY:6} urgent"
@@ -204,7 +202,7 @@ def main() -> None:
     if waits["SRTF"] > min(waits.values()):
         raise SystemExit("SRTF was to have the least mean wait")
     if starving != {"SJF", "SRTF", "priority", "priority, preemptive", "feedback"}:
-        raise SystemExit(f"others were to starve than under {starving}")
+        raise SystemExit(f"others were to starve, not those of {sorted(starving)}")
     if options.plot:
         plot(schedules, options.plot)
     print("SRTF waits least; with turns, ageing or a boost the low one does not starve")

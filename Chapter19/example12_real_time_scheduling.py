@@ -7,8 +7,9 @@
 A task has a job to be done in each period, before the next one begins. Two ways to
 choose who runs, both preemptive:
 
-* rate monotonic (RM): a fixed priority, the shorter the period the more urgent. No
-  other fixed priorities do better, and it is what the kernels of embedded systems have.
+* rate monotonic (RM): each task has a fixed priority, the shorter its period the more
+  urgent. No other fixed priorities do better, and fixed ones are what the kernels of
+  embedded systems offer.
 * earliest deadline first (EDF): the priority of each job is its deadline. Nothing at
   all does better: it meets all deadlines if the tasks need no more time than there is,
   that is, if their utilization U, the sum of cost / period, is at most 1.
@@ -20,9 +21,12 @@ together, the worst case. It is the least R with
 
     R = cost + the cost of all more urgent jobs released in R ticks
 
-The simulation needs no more than one hyperperiod, the least common multiple of the
-periods, since then all begins anew. It must agree, and is asked for all small task
-sets. The first two are the textbook's; the third shows that the bound is not needed.
+and no R may be more than its period. A simulation must agree, and is asked for all
+small task sets. One hyperperiod, the least common multiple of the periods, is enough:
+if no job is late in it, all begins anew after it.
+
+The first two sets are the textbook's. The third is far above the bound and no job is
+late: the bound is sufficient, not necessary. The fourth needs more time than there is.
 
 Sources: C. L. Liu, J. W. Layland, "Scheduling algorithms for multiprogramming in a
 hard-real-time environment", JACM 20 (1), 1973; M. Joseph, P. Pandya, "Finding response
@@ -60,7 +64,7 @@ from pathlib import Path
 from cpu_scheduling import Process, Slice, by_priority, gantt, times
 from example11_scheduling_algorithms import picture
 
-MOST_JOBS = 1000  # of a hyperperiod that is simulated
+MOST_JOBS = 999  # in a hyperperiod; more would not fit into the table
 TEXTBOOK_FIRST = (20, 50), (35, 100)  # costs and periods in ticks
 TEXTBOOK_SECOND = (25, 50), (35, 80)
 HARMONIC = (1, 2), (1, 4), (2, 8)
@@ -121,8 +125,9 @@ class Schedule:
 
     Attributes:
         slices: which job runs when, by name.
-        response: for each job the ticks from its release to its end. (After one that
-            has missed its deadline, it may be longer if one more hyperperiod follows.)
+        response: for each job the ticks from its release to its end. Of a job that
+            ends after the hyperperiod, and so is late, it is the least that it can be:
+            jobs of the next hyperperiod may delay it.
     """
 
     slices: Sequence[Slice]
@@ -239,7 +244,10 @@ def plot(tasks: Sequence[Task], schedules: Mapping[str, Schedule], file: Path) -
     from matplotlib.patches import Patch
 
     running, late, period = "#1b4f8a", "#d0342c", "#9a9a9a"
-    until = 2 * max(task.period for task in tasks)
+    # Nothing is released after the hyperperiod, but what is late may still run.
+    last = max(schedule.slices[-1].end for schedule in schedules.values())
+    until = max(last, hyperperiod(tasks))
+    until = min(until, 2 * max(task.period for task in tasks))
     figure = Figure(figsize=(10, 1.6 + 0.8 * len(tasks)), layout="constrained")
     panels = figure.subplots(len(schedules), sharex=True)
     for axes, (name, schedule) in zip(panels, schedules.items(), strict=True):
@@ -275,21 +283,28 @@ def plot(tasks: Sequence[Task], schedules: Mapping[str, Schedule], file: Path) -
         frameon=False,
     )
     missed = [
-        f"{name} misses {len(schedule.missed())} of {len(schedule.response)} deadlines"
+        f"{name} misses {len(schedule.missed())} of {len(schedule.response)}"
         for name, schedule in schedules.items()
     ]
-    share = 100 * float(utilization(tasks))
-    figure.suptitle(f"The tasks need {share:.0f} % of the time: {', '.join(missed)}")
+    figure.suptitle(
+        f"The tasks need {100 * float(utilization(tasks)):.0f} % of the time. "
+        f"Deadlines in {hyperperiod(tasks)} ticks: {', '.join(missed)}"
+    )
     figure.savefig(file, dpi=120)
 
 
-def show(tasks: Sequence[Task]) -> None:
-    """Print a set of tasks, what the analysis says, and who misses a deadline.
-
-    The program ends if theory and simulation differ.
-    """
+def checked(tasks: Sequence[Task]) -> tuple[Schedule, Schedule]:
+    """Return the schedules of RM and EDF; end the program if they refute the theory."""
     by_rate = simulate(tasks, rate_monotonic)
     by_deadline = simulate(tasks, earliest_deadline_first)
+    if wrong := refuted(tasks, by_rate, by_deadline):
+        raise SystemExit(f"{tasks}: {wrong}")
+    return by_rate, by_deadline
+
+
+def show(tasks: Sequence[Task]) -> None:
+    """Print a set of tasks, what the analysis says, and how many jobs are late."""
+    by_rate, by_deadline = checked(tasks)
     print(
         f"{' '.join(f'{task.cost}/{task.period}' for task in tasks):14}"
         f"{float(utilization(tasks)):5.2f}{liu_layland_bound(len(tasks)):7.2f}"
@@ -297,22 +312,14 @@ def show(tasks: Sequence[Task]) -> None:
         f"{len(by_rate.missed()):4} of {len(by_rate.response):<3}"
         f"{len(by_deadline.missed()):4} of {len(by_deadline.response)}"
     )
-    if wrong := refuted(tasks, by_rate, by_deadline):
-        raise SystemExit(f"{tasks}: {wrong}")
 
 
 def try_all() -> None:
-    """Print for how many sets of tasks RM and EDF meet all deadlines.
-
-    The program ends if theory and simulation differ.
-    """
+    """Print of how many sets of tasks RM meets all deadlines, by whether U is low."""
     n_sets = {True: 0, False: 0}  # by whether the bound holds
     n_met = {True: 0, False: 0}  # of these, those of which RM meets all deadlines
     for tasks in sets_that_fit():
-        by_rate = simulate(tasks, rate_monotonic)
-        by_deadline = simulate(tasks, earliest_deadline_first)
-        if wrong := refuted(tasks, by_rate, by_deadline):
-            raise SystemExit(f"{tasks}: {wrong}")
+        by_rate, _ = checked(tasks)
         is_below = utilization(tasks) <= liu_layland_bound(len(tasks))
         n_sets[is_below] += 1
         n_met[is_below] += not by_rate.missed()
@@ -348,10 +355,7 @@ def main() -> None:
     for tasks in [shown] if options.tasks else [task_set(*pairs) for pairs in SETS]:
         show(tasks)
     print()
-    schedules = {
-        "RM": simulate(shown, rate_monotonic),
-        "EDF": simulate(shown, earliest_deadline_first),
-    }
+    schedules = dict(zip(("RM", "EDF"), checked(shown), strict=True))
     for name, schedule in schedules.items():
         print(f"{name:4} {gantt(schedule.slices[:SLICES])}")
     print()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import groupby, pairwise, permutations
+from pathlib import Path
 from typing import Any
 
 import cpu_scheduling as scheduling
@@ -569,13 +570,45 @@ def test_own_tasks_are_shown(
     assert row == "1/4 2/6 3/10   0.88   0.78  1 3 10           0 of 31    0 of 31"
 
 
+def test_the_longest_table_has_its_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_main(real_time, monkeypatch, "--tasks", "9/1", "9/998")
+    row = capsys.readouterr().out.splitlines()[2]
+    assert row.endswith("  999 of 999 999 of 999")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "until"),
+    [
+        (real_time.TEXTBOOK_SECOND, 160),
+        (real_time.HARMONIC, 8),  # its hyperperiod; after it all would seem idle
+        ([(5, 4)], 5),  # what is late is shown
+    ],
+)
+def test_a_picture_ends_where_nothing_more_is_simulated(
+    pairs: Sequence[tuple[int, int]],
+    until: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    drawn: list[Any] = []
+    monkeypatch.setattr(figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    tasks = task_set(*pairs)
+    real_time.plot(
+        tasks, dict(zip(("RM", "EDF"), simulated(tasks), strict=True)), tmp_path
+    )
+    assert [axes.get_xlim() for axes in drawn[0].axes] == [(0, until)] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["1"], "must be COST/PERIOD, in ticks: 1"),
         (["1/x"], "must be COST/PERIOD, in ticks: 1/x"),
         (["1/0"], "must be at least 1 tick each: 1/0"),
-        (["1/7", "1/997"], "1004 jobs in a hyperperiod, at most 1000"),
+        (["9/1", "9/999"], "1000 jobs in a hyperperiod, at most 999"),
     ],
 )
 def test_bad_arguments_are_named(
