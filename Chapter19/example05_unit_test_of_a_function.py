@@ -1,18 +1,18 @@
 """A unit test of a function is worth the defects that it finds; so some are put in.
 
 The function tells primes from other numbers. A prime and a number that is none look
-like a test of it, and it passes them. What would they find? Single tokens of its source
-are replaced, as a slip would, and each mutant is tested. The two examples let most of
-them pass. Chosen ones find more: the edges, the squares of primes, numbers that weaker
-algorithms take for primes. An oracle finds all: another way to the same answers, which
-is compared for a thousand numbers at once.
+like a test of it, and it passes them. What defects would they find? A token or two of
+its source are changed, as by a slip, and each such mutant is tested. The two examples
+let most mutants pass. Chosen numbers find more: the edges, the squares of primes,
+numbers that weaker algorithms take for primes. An oracle finds all of these mutants: it
+gets the same answers in another way, and is compared for a thousand numbers.
 
 Nothing here is concurrent, and that is the point. A concurrent program should have a
 core that is not, a function of its arguments, for which such tests are enough. They
 share nothing, so they can also run side by side: see example07.
 
-`python -m unittest` and pytest run the same class. Who wants mutants of whole programs
-takes mutmut or cosmic-ray.
+`python -m unittest` and pytest run the same class. For mutants of whole programs there
+are mutmut and cosmic-ray.
 
 Source: R. A. DeMillo, R. J. Lipton, F. G. Sayward, "Hints on test data selection: help
 for the practicing programmer", Computer 11 (4), 1978.

@@ -8,9 +8,9 @@ Measure first: a `TestResult` is told when a test starts and when it stops, and 
 say where the time goes. (`python -m unittest --durations N` does from Python 3.12 on,
 `pytest --durations N` on all.) A few tests take nearly all of it. They can be run at
 the same time as others, which is for example07; or the function can be better. The
-Miller-Rabin test needs some forty multiplications for each of its bases, and passes the
-same tests. Slow and simple code is still of use: as an oracle for fast and clever code,
-for all small numbers.
+Miller-Rabin test needs some forty squarings modulo n for each of its bases, and passes
+the same tests. Slow and simple code is still of use: as an oracle for fast and clever
+code, for all small numbers.
 
 Sources: the smallest primes of n digits are sequence A003617 of the On-Line
 Encyclopedia of Integer Sequences. M. O. Rabin, "Probabilistic algorithm for testing
