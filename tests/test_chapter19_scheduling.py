@@ -301,6 +301,11 @@ def test_a_boost_bounds_the_wait_for_a_turn(
     assert longest_gap(given_, slices) <= most
 
 
+def test_who_uses_up_quanta_sinks_to_the_last_level() -> None:
+    slices = scheduling.multilevel_feedback(scheduling.at_once(9, 9), [1, 2, NEVER])
+    assert scheduling.gantt(slices) == "0 P1 1 P2 2 P1 4 P2 6 P1 12 P2 18"
+
+
 def test_who_is_on_the_highest_level_has_no_new_quantum_by_a_boost() -> None:
     slices = scheduling.multilevel_feedback(scheduling.at_once(3, 3), [2], boost=1)
     assert scheduling.gantt(slices) == "0 P1 2 P2 4 P1 5 P2 6"

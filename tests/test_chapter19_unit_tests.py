@@ -365,22 +365,48 @@ def test_who_shares_the_fixture_of_a_module_stays_together(
     assert calls == [fixture]
 
 
-def test_an_interrupt_ends_it_and_begins_no_more() -> None:
+def test_an_interrupt_ends_it_and_begins_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     begun: list[str] = []
+    b_runs, all_stopped = threading.Event(), threading.Event()
+    stopped: list[unittest.TestResult] = []
 
-    class Cases(unittest.TestCase):
+    class Interrupted(unittest.TestCase):
         def test_a(self) -> None:
+            assert b_runs.wait(30)
             raise KeyboardInterrupt
 
-        def test_b(self) -> None:
-            begun.append("b")
-            time.sleep(0.05)
+    class KeptTogether(unittest.TestCase):
+        @classmethod
+        def setUpClass(cls) -> None: ...
 
-    # With one thread all others wait behind the one that is interrupted.
-    many = unittest.TestSuite([load(Cases), *(load(Cases) for _ in range(50))])
+        def test_b(self) -> None:
+            b_runs.set()
+            assert all_stopped.wait(30)
+
+        def test_c(self) -> None:
+            begun.append("c")
+
+    class Later(unittest.TestCase):
+        def test_d(self) -> None:
+            begun.append("d")
+            assert all_stopped.wait(30)
+
+    later = [load(Later) for _ in range(10)]
+    suite = unittest.TestSuite([load(Interrupted), load(KeptTogether), *later])
+
+    def stop(result: unittest.TestResult) -> None:
+        result.shouldStop = True
+        stopped.append(result)
+        if len(stopped) == 12:
+            all_stopped.set()
+
+    monkeypatch.setattr(unittest.TestResult, "stop", stop)
     with no_thread_is_left(), pytest.raises(KeyboardInterrupt):
-        threads.run_in_threads(many, 1)
-    assert len(begun) < 50
+        threads.run_in_threads(suite, 2)
+    # The interrupted thread may begin a test before the others are cancelled.
+    assert begun in ([], ["d"])
 
 
 @pytest.mark.parametrize(
