@@ -21,12 +21,14 @@ What is a step, and what is not:
   only at calls and backward jumps (since 3.10): not all schedules happen there today.
 * A function written in C is one step. So is one of the standard library, or of a
   package that is installed, up to where it waits.
-* A time-out ends a wait at any time; it counts as a preemption if others can run. So a
-  `time.sleep` lets others run, and promises nothing. No real time passes.
+* A time-out ends a wait at any time. It counts as a preemption, unless all threads wait
+  and this one has done so longest. A `time.sleep` is such a wait: it lets others run,
+  and promises nothing. No real time passes.
 * Each step sees what all before it have done. What a weak memory model allows besides
   is not explored (Chapter 17).
 
-Explore one program at a time in a process. A loop that spins has to call wait_until.
+Explore one program at a time, and let no other threads run beside it: they would get
+its locks. A loop that spins has to call wait_until.
 
 Source: M. Musuvathi, S. Qadeer, "Iterative context bounding for systematic testing of
 multithreaded programs", PLDI 2007 (CHESS). The means are `sys.monitoring` (PEP 669),
@@ -34,9 +36,9 @@ and in Python 3.11 `sys.settrace`.
 
 Output:
     two threads add 1 without a lock: a schedule fails
-      A  self.value += 1 ...
-      B  self.value += 1
-      A  ... self.value += 1
+      A  value += 1 ...
+      B  value += 1
+      A  ... value += 1
       AssertionError: the check says no
     played again: the same
     with a lock: all schedules covered, none fails
@@ -52,30 +54,30 @@ import sysconfig
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
+from itertools import groupby
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-MOST_INSTRUCTIONS = 10_000  # in one schedule that comes to an end
+MOST_STEPS = 10_000  # in one schedule that comes to an end
 
 # Instructions that touch nothing but variables and stack of their own frame. (Dropping
 # a value there may run a finalizer. One that is written in Python has its own steps.)
+# JUMP_BACKWARD would be one of them, but an endless loop may have no other step.
 PRIVATE = (
     *("CACHE", "NOP", "RESUME", "PRECALL", "KW_NAMES", "PUSH_NULL", "COPY", "SWAP"),
     *("LOAD_FAST", "STORE_FAST", "LOAD_CONST", "LOAD_SMALL_INT", "LOAD_COMMON_CONST"),
     *("POP_TOP", "IS_OP", "RETURN_VALUE", "RETURN_CONST", "JUMP_FORWARD", "NOT_TAKEN"),
 )
-BACK = "JUMP_BACKWARD"  # private, too, but an endless loop is known by it
 
 PATHS = ("stdlib", "platstdlib", "purelib", "platlib")
 LIBRARIES = tuple(os.path.normcase(sysconfig.get_path(name)) for name in PATHS)
 
 Job = Callable[[], object]
-Choice = tuple[int, str]  # the number of a step, and the thread that comes in before it
-Row = tuple[str, str, int, int]  # thread, file, line, and an id of the frame
+Choices = dict[int, str]  # by the number of a step: which thread comes in before it
 
 
 class DeadlockError(Exception):
@@ -83,11 +85,11 @@ class DeadlockError(Exception):
 
 
 class EndlessError(Exception):
-    """The threads go on and on: MOST_INSTRUCTIONS were executed."""
+    """The threads go on and on: they have made MOST_STEPS."""
 
 
 class HangError(Exception):
-    """A thread does not come to its next step, or cannot be ended."""
+    """A thread does not come to its next step, or goes on when it is to be ended."""
 
 
 class ScheduleError(Exception):
@@ -132,7 +134,7 @@ class Failure:
         schedule: its id: before which step who comes in, as in "0:A 7:B". Steps are
             those of this interpreter: another version has other instructions.
         error: what a thread or the check has raised, or one of the errors above.
-        trace: what was done, in this order; empty for a HangError.
+        trace: what was done, in this order.
     """
 
     schedule: str
@@ -182,20 +184,20 @@ def explore(
 
     Args:
         make_program: called for each schedule; makes all that the threads share anew.
-        most_schedules: the end comes after as many ...
-        seconds: ... or after this time, even if there are more.
-        patience: seconds that a thread may take for one step.
+        most_schedules: after as many, the search ends incomplete.
+        seconds: after this time, the search ends incomplete.
+        patience: seconds that a schedule may take; then a thread hangs.
 
     Raises:
-        ScheduleError: the program does not do the same each time.
-        ValueError: an argument is out of range, or the program has no threads.
+        ScheduleError: the program does not do the same each time, and that was noticed.
+        ValueError: an argument is out of range, or a thread has no proper name.
         Exception: what make_program raises.
     """
     if bound < 0 or most_schedules < 1 or not seconds > 0 or not patience > 0:
         raise ValueError("bound must be at least 0, all other limits more")
     ends, played = time.monotonic() + seconds, 0
     with _stage(make_program, patience) as (names, play):
-        later = deque[tuple[Choice, ...]](((0, name),) for name in names)
+        later = deque[Choices]({0: name} for name in names)
         for n_preemptions in range(bound + 1):
             now, later = later, deque()
             while now:
@@ -203,8 +205,7 @@ def explore(
                     return Outcome(None, played, n_preemptions - 1, complete=False)
                 schedule = play(now.popleft())
                 played += 1
-                if schedule.error:
-                    failure = _explain(play, schedule)
+                if failure := schedule.failure():
                     return Outcome(failure, played, n_preemptions - 1, complete=False)
                 for choices, is_preemption in schedule.branches:
                     (later if is_preemption else now).append(choices)
@@ -224,12 +225,11 @@ def replay(
         ValueError: that is no id.
     """
     words = [word.partition(":") for word in schedule.split()]
-    choices = tuple((int(step), name) for step, _, name in words)
-    if not choices or choices[0][0] != 0:
+    choices = {int(step): name for step, _, name in words}
+    if 0 not in choices:
         raise ValueError(f"names no thread to begin: {schedule!r}")
     with _stage(make_program, patience) as (_, play):
-        played = play(choices)
-        return _explain(play, played) if played.error else None
+        return play(choices).failure()
 
 
 # -- what threads wait for
@@ -276,31 +276,21 @@ def wait_until(condition: Callable[[], object]) -> None:
     """Wait until condition() is true. A loop that spins has to call this, or sleep.
 
     The condition is evaluated step by step, and others may come in. If it does not
-    hold, it is evaluated again after somebody has done something.
-
-    Args:
-        condition: changes nothing.
+    hold, that is done again when it does. It changes nothing.
     """
-    me = _player()
-    while not _holds(condition, me):
-        pass
+    while not condition():
+        _wait(partial(_holds, condition))
 
 
-def _holds(condition: Callable[[], object], me: "_Player | None") -> bool:
-    """Evaluate a condition; if it does not hold, wait until it is worth a new try."""
-    if me is None:
-        return bool(condition()) or _wait(lambda: False)
-    before, me.looks = me.schedule.progress, True
+def _holds(condition: Callable[[], object]) -> bool:
+    """Evaluate a condition, of whichever thread, in no time."""
+    player, _here.player = _player(), None  # no player: no steps
     try:
-        return bool(condition()) or not _wait(lambda: me.schedule.progress != before)
+        return bool(condition())
+    except Exception:
+        return True  # who waits has to see that, or to wait for a lock in there
     finally:
-        me.looks = False
-
-
-def _sleep(seconds: float) -> None:
-    if me := _player():
-        me.schedule.clock += seconds
-        me.schedule.switch(me, yields=True)
+        _here.player = player
 
 
 def _wait(ready: Callable[[], bool], timeout: float = -1) -> bool:
@@ -309,7 +299,7 @@ def _wait(ready: Callable[[], bool], timeout: float = -1) -> bool:
     if me is None:
         raise RuntimeError("this would wait for ever: no thread is left")
     me.ready, me.may_time_out = ready, timeout >= 0
-    me.schedule.switch(me)
+    me.pause()
     in_time, me.ready, me.may_time_out = ready(), _always, False
     me.schedule.clock += 0 if in_time else timeout
     return in_time
@@ -317,6 +307,11 @@ def _wait(ready: Callable[[], bool], timeout: float = -1) -> bool:
 
 def _always() -> bool:
     return True
+
+
+def _sleep(seconds: float) -> None:
+    if _player():
+        _wait(lambda: False, seconds)
 
 
 def _clock() -> float:
@@ -356,47 +351,52 @@ def cooperative() -> Iterator[None]:
 # -- one schedule
 
 
-class _Worker(threading.Thread):
-    """A thread that is one thread of many schedules, one after the other."""
+class _Player(threading.Thread):
+    """A thread that does a job in each schedule.
+
+    The schedules share their threads, for to start one may take longer than to play it.
+    """
 
     def __init__(self, name: str) -> None:
-        # A daemon, for one that hangs must not keep the interpreter from ending.
+        # A daemon, or one that hangs would keep the interpreter from ending.
         super().__init__(name=name, daemon=True)
-        self.inbox: queue.SimpleQueue[_Player | None] = queue.SimpleQueue()
-        self.is_stuck = False
+        self.turn = queue.SimpleQueue[bool]()  # False: there is no schedule any more
 
-    def run(self) -> None:
-        while player := self.inbox.get():
-            player.schedule.work(player)
-            player.left.put(None)
-
-
-class _Player:
-    """A thread of a schedule. Only who has the turn uses what is in here."""
-
-    def __init__(self, worker: _Worker, job: Job, schedule: "_Schedule") -> None:
-        self.name, self.worker, self.job = worker.name, worker, job
-        self.schedule = schedule
-        self.gate: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: stop
-        self.left: queue.SimpleQueue[None] = queue.SimpleQueue()  # the job is left
-        self.has_begun = self.has_ended = self.is_stopped = False
-        self.is_fresh = True  # before its first boundary
-        self.looks = False  # evaluates the condition of wait_until
+    def take_part(self, schedule: "_Schedule", job: Job) -> None:
+        """Get ready for a schedule. Then only who has the turn uses what is in here."""
+        self.schedule, self.job = schedule, job
+        self.is_fresh = True  # before its first step
         self.ready: Callable[[], bool] = _always
         self.may_time_out = False
 
-    def wake(self) -> None:
-        if self.has_begun:
-            self.gate.put(True)
-        else:
-            self.has_begun = True
-            self.worker.inbox.put(self)
+    def run(self) -> None:
+        """Do the jobs."""
+        while self.turn.get():
+            _here.player = self
+            try:
+                if not self.schedule.error:
+                    self.job()
+            except BaseException as error:
+                self.schedule.error = self.schedule.error or error
+            _here.player = None
+            self.schedule.leave(self)
 
-    def await_turn(self) -> None:
-        if not self.gate.get():
-            self.gate.put(False)  # for the next time, perhaps in a `finally`
-            self.is_stopped = True
+    def pause(self) -> None:
+        """End a step; return when it is this thread's turn again."""
+        (self.schedule.choose(self) or self).turn.put(True)
+        self.turn.get()
+        if self.schedule.error:
+            _here.player = None  # what it does in a `finally` has no steps
             raise Stop
+
+    def at_instruction(self, frame: FrameType) -> None:
+        """Let others run before an instruction that is a step, and record it."""
+        if not self.is_fresh or self.schedule.error:
+            self.pause()
+        self.is_fresh = False
+        if frame.f_lineno:
+            row = self.name, frame.f_code.co_filename, frame.f_lineno
+            self.schedule.rows.append(row)
 
 
 _here = threading.local()  # its `player`, in the threads of a schedule
@@ -407,276 +407,203 @@ def _player() -> _Player | None:
 
 
 class _Schedule:
-    """Threads that run one at a time, and hand the turn over at boundaries.
+    """Threads that run one at a time, and hand the turn over between their steps.
+
+    After an error, the thread that has the turn is stopped, leaves its job and hands the
+    turn to the next one, which is stopped, too, until all have left.
 
     Attributes:
         branches: other schedules, which differ after the last choice of this one, and
             whether they differ there by a preemption.
         error: how it has failed.
-        progress: grows with each step that is more than a look at a condition.
         clock: seconds; grows by time-outs and sleep only.
-        rows: what was done, if that is recorded.
+        rows: what was done: thread, file, line.
     """
 
     def __init__(
-        self,
-        jobs: Mapping[str, Job],
-        workers: Sequence[_Worker],
-        choices: tuple[Choice, ...],
-        recorded: bool,
+        self, program: Program, players: list[_Player], choices: Choices
     ) -> None:
-        if list(jobs) != [one.name for one in workers]:
-            raise ScheduleError(f"other threads than before: {', '.join(jobs)}")
+        if list(program.jobs) != [one.name for one in players]:
+            raise ScheduleError(f"other threads than before: {', '.join(program.jobs)}")
+        for one in players:
+            one.take_part(self, program.jobs[one.name])
+        self.check = program.check
         self.choices = choices
-        self.branches: list[tuple[tuple[Choice, ...], bool]] = []
+        self.branches: list[tuple[Choices, bool]] = []
         self.error: BaseException | None = None
-        self.progress, self.clock = 0, 0.0
-        self.rows: list[Row] = []
-        self._recorded = recorded
-        self._planned = dict(choices)
-        self._step = self._instructions = 0
-        self._is_over = False
-        self._over: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._players = [
-            _Player(worker, job, self)
-            for worker, job in zip(workers, jobs.values(), strict=True)
-        ]
+        self.clock = 0.0
+        self.rows: list[tuple[str, str, int]] = []
+        self.n_steps = 0
+        self._players = list(players)  # who have not left; the last one has run last
+        self._all_have_left = queue.SimpleQueue[None]()
 
     def play(self, patience: float) -> None:
-        """Do the jobs. It has failed afterwards if `error` is not None."""
+        """Do the jobs and the check; set `error` if something is wrong."""
+        collects = gc.isenabled()
+        gc.disable()  # it may call finalizers, in any thread, at any time
         try:
-            with cooperative():
-                self._hand_over(None)
-                before = -1
-                while not self._is_over and before != self._instructions:
-                    before = self._instructions
-                    with suppress(queue.Empty):
-                        self._over.get(timeout=patience)
-            if not self._is_over:
-                self._end(HangError(f"no step within {patience:g} s: {self._places()}"))
-        finally:  # also after Ctrl-C
-            self._is_over = True
-            begun = [one for one in self._players if one.has_begun]
-            for one in begun:
-                one.gate.put(False)
-            for one in begun:
-                try:
-                    one.left.get(timeout=patience)
-                except queue.Empty:
-                    one.worker.is_stuck = True
-        if stuck := [one.name for one in begun if one.worker.is_stuck]:
-            self.error = HangError(f"{', '.join(stuck)} cannot be ended: {self.error}")
-        if self.error is None and max(self._planned) >= self._step:
-            self.error = ScheduleError(f"ends before step {max(self._planned)}")
-
-    def work(self, me: _Player) -> None:
-        """Be one of the threads."""
-        _here.player = me
-        sys.settrace(threading.gettrace())  # 3.11: a Stop has ended it
-        try:
-            me.job()
-            me.has_ended = True
-            self._hand_over(me)
-        except BaseException as error:
-            if not self._is_over:
-                self._end(error)
+            (self.choose(None) or self._players[0]).turn.put(True)
+            self._all_have_left.get(timeout=patience)
+        except queue.Empty:
+            after = f" after {self.error!r}" if self.error else ""
+            text = f"no end within {patience:g} s{after}: {self._places()}"
+            self.error = HangError(text)
+        except BaseException as error:  # Ctrl-C
+            self.error = error
+            raise
         finally:
-            _here.player = None
+            for one in tuple(self._players):  # are left only in these two cases
+                one.turn.put(True)
+            if collects:
+                gc.enable()
+        if self.error is None and max(self.choices) >= self.n_steps:
+            self.error = ScheduleError(f"ends before step {max(self.choices)}")
+        if self.error is None:
+            try:
+                if self.check() is False:
+                    self.error = AssertionError("the check says no")
+            except Exception as error:
+                self.error = error
 
-    def _end(self, error: BaseException | None) -> None:
-        self.error, self._is_over = error, True
-        self._over.put(None)
-
-    def at_instruction(self, me: _Player, frame: FrameType, is_boundary: bool) -> None:
-        """Let others run before an instruction, and record it."""
-        if me.is_stopped:
-            return
-        self._instructions += 1
-        if self._instructions == MOST_INSTRUCTIONS:
-            self._end(EndlessError(f"no end after {MOST_INSTRUCTIONS:,} instructions"))
-        if self._is_over or (is_boundary and not me.is_fresh):
-            self.switch(me)
-        me.is_fresh = False
-        if is_boundary and self._recorded and frame.f_lineno:
-            row = me.name, frame.f_code.co_filename, frame.f_lineno, id(frame)
-            if self.rows[-1:] != [row]:
-                self.rows.append(row)
-
-    def switch(self, me: _Player, yields: bool = False) -> None:
-        """End a step of a thread; return when it is its turn again.
-
-        Args:
-            yields: it would rather let others run.
-        """
-        if self._hand_over(me, yields) is not me:
-            me.await_turn()
-
-    def _hand_over(self, me: _Player | None, yields: bool = False) -> _Player | None:
-        """Choose who runs now, and wake that thread, unless it is this one."""
-        if self._is_over:
-            return None
-        self.progress += bool(me and not me.looks)
-        at = self._players.index(me) + 1 if me else 0
-        order = [*self._players[at:], *self._players[:at]]  # the next one first
-        order = [one for one in order if not one.has_ended]
-        ready = [one for one in order if one.ready()]
-        stays = me in ready and not yields
-        if stays:
-            ready = ready[-1:] + ready[:-1]
-        late = [one for one in order if one not in ready and one.may_time_out]
-        able = ready + late
-        if not order:
-            self._end(None)
-        elif not able:
-            self._end(DeadlockError(f"all wait: {self._places()}"))
+    def leave(self, me: _Player) -> None:
+        """Hand the turn over for the last time."""
+        with suppress(ValueError):  # it left before, and had the turn once more
+            self._players.remove(me)
+        if others := tuple(self._players):
+            (self.choose(None) or others[0]).turn.put(True)
         else:
-            name = self._planned.get(self._step, able[0].name)
-            if self._step > self.choices[-1][0]:
-                for other in able[1:]:
-                    counts = stays or other is me or (other in late and bool(ready))
-                    choices = (*self.choices, (self._step, other.name))
-                    self.branches.append((choices, counts))
-            for chosen in able:
-                if chosen.name == name:
-                    self._step += 1
-                    if chosen is not me:
-                        chosen.wake()
-                    return chosen
-            self._end(ScheduleError(f"{name} cannot run at step {self._step}"))
+            self._all_have_left.put(None)
+
+    def choose(self, me: _Player | None) -> _Player | None:
+        """Return who makes the next step, after one of `me`, or None after an error."""
+        if self.error:
+            return None
+        ready = [one for one in self._players if one.ready()]
+        late = [one for one in self._players if one.may_time_out and one not in ready]
+        if stays := me in ready:
+            ready.insert(0, ready.pop())
+        able = ready + late
+        if self.n_steps > max(self.choices):
+            for one in able[1:]:
+                choices = {**self.choices, self.n_steps: one.name}
+                self.branches.append((choices, stays or one in late))
+        name = self.choices.get(self.n_steps)
+        chosen = next((one for one in able if name in {None, one.name}), None)
+        if not able:
+            self.error = DeadlockError(f"all wait: {self._places()}")
+        elif chosen is None:
+            self.error = ScheduleError(f"{name} cannot run at step {self.n_steps}")
+        elif self.n_steps == MOST_STEPS:
+            self.error = EndlessError(f"no end after {MOST_STEPS:,} steps")
+        else:
+            self.n_steps += 1
+            self._players.remove(chosen)
+            self._players.append(chosen)
+            return chosen
         return None
 
     def _places(self) -> str:
-        """Return the lines at which the threads are that have not ended."""
-        frames, places = sys._current_frames(), []
-        for one in self._players:
-            frame = frames.get(one.worker.ident or 0)
-            while frame and not _is_program(frame.f_code):
-                frame = frame.f_back
-            if frame and not one.has_ended:
-                source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-                places.append(f"{one.name} at {source.strip()!r}")
-        return ", ".join(places)
+        """Return the lines at which the threads are that have not left."""
+        last = {name: _source(file, line) for name, file, line in self.rows}
+        names = [one.name for one in self._players if one.name in last]
+        return ", ".join(f"{name} at {last[name]!r}" for name in names)
+
+    def failure(self) -> Failure | None:
+        """Return how it has failed, if it has.
+
+        Raises:
+            ScheduleError: that is how.
+        """
+        if self.error is None:
+            return None
+        if isinstance(self.error, ScheduleError):
+            raise self.error
+        name = " ".join(f"{step}:{thread}" for step, thread in self.choices.items())
+        return Failure(name, self.error, _trace(self.rows))
 
 
-def _play(
-    make_program: Callable[[], Program],
-    workers: Sequence[_Worker],
-    patience: float,
-    choices: tuple[Choice, ...],
-    recorded: bool = False,
-) -> _Schedule:
-    with cooperative():
-        program = make_program()
-    schedule = _Schedule(program.jobs, workers, choices, recorded)
-    collecting = gc.isenabled()
-    gc.disable()  # it may call finalizers, in any thread, at any time
-    try:
-        schedule.play(patience)
-        with cooperative():
-            if schedule.error is None and program.check() is False:
-                schedule.error = AssertionError("the check says no")
-    except Exception as error:  # of the check
-        schedule.error = error
-    finally:
-        if collecting:
-            gc.enable()
-    return schedule
+def _trace(rows: list[tuple[str, str, int]]) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    latest: dict[str, int] = {}  # by thread
+    for (thread, file, line), _ in groupby(rows):
+        source, before = _source(file, line), latest.get(thread)
+        if before is not None and steps[before][:3] == (thread, file, line):
+            part = steps[before]
+            steps[before] = part._replace(source=f"{part.source} ...")
+            source = f"... {source}"
+        latest[thread] = len(steps)
+        steps.append(Step(thread, file, line, source))
+    return tuple(steps)
+
+
+def _source(file: str, line: int) -> str:
+    return linecache.getline(file, line).strip()
 
 
 @contextmanager
 def _stage(
     make_program: Callable[[], Program], patience: float
-) -> Iterator[tuple[list[str], Callable[..., _Schedule]]]:
+) -> Iterator[tuple[list[str], Callable[[Choices], _Schedule]]]:
     """Give the names of a program's threads, and a function that plays a schedule."""
     with cooperative():
         names = list(make_program().jobs)
     if not names or any(len(name.split()) != 1 for name in names):
         raise ValueError(f"threads need names without spaces: {names}")
-    workers = [_Worker(name) for name in names]
-    with _told_of_instructions():
+    players = [_Player(name) for name in names]
+
+    def play(choices: Choices) -> _Schedule:
+        schedule = _Schedule(make_program(), players, choices)
+        schedule.play(patience)
+        return schedule
+
+    with _told_of_steps():
         try:
-            for worker in workers:
-                worker.start()
-            yield names, partial(_play, make_program, workers, patience)
+            for one in players:
+                one.start()  # needs real locks
+            with cooperative():
+                yield names, play
         finally:  # also after Ctrl-C, perhaps before all have started
-            for worker in workers:
-                worker.inbox.put(None)
-            for worker in workers:
-                if worker.is_alive() and not worker.is_stuck:
-                    worker.join()
-
-
-def _explain(play: Callable[..., _Schedule], failed: _Schedule) -> Failure:
-    """Play a schedule that has failed once more, and record it."""
-    name = " ".join(f"{step}:{thread}" for step, thread in failed.choices)
-    error = failed.error
-    assert error is not None
-    if isinstance(error, ScheduleError):
-        raise error
-    if isinstance(error, HangError):
-        return Failure(name, error, ())
-    again = play(failed.choices, recorded=True)
-    if again.error is None or type(again.error) is not type(error):
-        raise ScheduleError(f"{name} has failed, but not again") from error
-    steps: list[Step] = []
-    latest: dict[str, int] = {}  # by thread
-    for number, row in enumerate(again.rows):
-        thread, file, line, _ = row
-        before = latest.get(thread, number)
-        source = linecache.getline(file, line).strip()
-        if before < number and again.rows[before] == row:
-            source = f"... {source}"
-            steps[before] = steps[before]._replace(source=steps[before].source + " ...")
-        steps.append(Step(thread, file, line, source))
-        latest[thread] = number
-    return Failure(name, again.error, tuple(steps))
+            with cooperative():
+                for one in players:
+                    one.turn.put(False)
+                for one in players:
+                    if one.is_alive():
+                        one.join(patience)
 
 
 # -- instructions
 
 
-@cache
-def _is_program_file(filename: str) -> bool:
-    return not os.path.normcase(filename).startswith(("<", *LIBRARIES))
+_known: dict[int, tuple[CodeType, set[int]]] = {}  # by the id of the code
+
+
+def _steps(code: CodeType) -> set[int]:
+    """Return the offsets of instructions that are steps of a program."""
+    if id(code) not in _known:
+        names = [dis.opname[byte] for byte in code.co_code[::2] if _is_program(code)]
+        steps = {2 * n for n, name in enumerate(names) if not name.startswith(PRIVATE)}
+        _known[id(code)] = code, steps  # with the code, or another has its id
+    return _known[id(code)][1]
 
 
 def _is_program(code: CodeType) -> bool:
     if code.co_filename == _is_program.__code__.co_filename:
         return code.co_qualname.startswith("main.")  # the demonstration below
-    return _is_program_file(code.co_filename)
-
-
-_known: dict[int, tuple[CodeType, dict[int, bool]]] = {}  # by the id of the code
-
-
-def _boundaries(code: CodeType) -> dict[int, bool]:
-    """Return the offsets of instructions that matter; True if one is a step."""
-    if id(code) not in _known:
-        names = [dis.opname[byte] for byte in code.co_code[::2] if _is_program(code)]
-        offsets = {
-            2 * n: not name.startswith(BACK)
-            for n, name in enumerate(names)
-            if not name.startswith(PRIVATE)
-        }
-        _known[id(code)] = code, offsets  # with the code, or another has its id
-    return _known[id(code)][1]
+    return not os.path.normcase(code.co_filename).startswith(("<", *LIBRARIES))
 
 
 @contextmanager
-def _told_of_instructions() -> Iterator[None]:
-    """Have the schedules told of each instruction in the block."""
-
-    def matters(frame: FrameType, offset: int) -> bool:
-        is_boundary = _boundaries(frame.f_code).get(offset)
-        if is_boundary is not None and (me := _player()):
-            me.schedule.at_instruction(me, frame, is_boundary)
-        return is_boundary is not None
-
+def _told_of_steps() -> Iterator[None]:
+    """Have the players told before each step, in the block."""
     if sys.version_info >= (3, 12):
         monitoring, event = sys.monitoring, sys.monitoring.events.INSTRUCTION
 
         def at_instruction(code: CodeType, offset: int) -> object:
-            return None if matters(sys._getframe(1), offset) else monitoring.DISABLE
+            if offset not in _steps(code):
+                return monitoring.DISABLE
+            if me := _player():
+                me.at_instruction(sys._getframe(1))
+            return None
 
         tool = next(n for n in (3, 4, 2, 1, 0) if monitoring.get_tool(n) is None)
         monitoring.use_tool_id(tool, "interleaving explorer")
@@ -691,10 +618,11 @@ def _told_of_instructions() -> Iterator[None]:
     else:  # with sys.settrace, 3.12 crashes
 
         def trace(frame: FrameType, event: str, _: object) -> Any:
+            steps = _steps(frame.f_code)
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
-            if event == "opcode":
-                matters(frame, frame.f_lasti)
-            return trace if _boundaries(frame.f_code) else None
+            if event == "opcode" and frame.f_lasti in steps and (me := _player()):
+                me.at_instruction(frame)
+            return trace if steps else None
 
         usual = threading.gettrace()
         threading.settrace(trace)
@@ -705,28 +633,21 @@ def _told_of_instructions() -> Iterator[None]:
 
 
 def main() -> None:
-    class Counter:
-        def __init__(self) -> None:
-            self.value = 0
-            self.lock = threading.Lock()
+    def program(mended: bool) -> Program:
+        value, lock = 0, threading.Lock()
 
-        def add_broken(self) -> None:
-            self.value += 1
+        def add_broken() -> None:
+            nonlocal value
+            value += 1
 
-        def add_fixed(self) -> None:
-            with self.lock:
-                self.value += 1
+        def add_fixed() -> None:
+            with lock:
+                add_broken()
 
-    def broken() -> Program:
-        counter = Counter()
-        add = counter.add_broken
-        return Program({"A": add, "B": add}, lambda: counter.value == 2)
+        add = add_fixed if mended else add_broken
+        return Program({"A": add, "B": add}, lambda: value == 2)
 
-    def fixed() -> Program:
-        counter = Counter()
-        add = counter.add_fixed
-        return Program({"A": add, "B": add}, lambda: counter.value == 2)
-
+    broken, fixed = partial(program, False), partial(program, True)
     failure = explore(broken).failure
     if failure is None:
         raise SystemExit("an update was to be lost")
