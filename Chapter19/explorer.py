@@ -89,7 +89,7 @@ class EndlessError(Exception):
 
 
 class HangError(Exception):
-    """A thread does not come to its next step, or goes on when it is to be ended."""
+    """A schedule has no end: a thread waits for something else, or cannot be ended."""
 
 
 class ScheduleError(Exception):
@@ -186,7 +186,7 @@ def explore(
         make_program: called for each schedule; makes all that the threads share anew.
         most_schedules: after as many, the search ends incomplete.
         seconds: after this time, the search ends incomplete.
-        patience: seconds that a schedule may take; then a thread hangs.
+        patience: seconds that a schedule may take before it fails with a HangError.
 
     Raises:
         ScheduleError: the program does not do the same each time, and that was noticed.
@@ -196,16 +196,16 @@ def explore(
     if bound < 0 or most_schedules < 1 or not seconds > 0 or not patience > 0:
         raise ValueError("bound must be at least 0, all other limits more")
     ends, played = time.monotonic() + seconds, 0
-    with _stage(make_program, patience) as (names, play):
-        later = deque[Choices]({0: name} for name in names)
+    with _threads_for(make_program, patience) as players:
+        later = deque[Choices]({0: one.name} for one in players)
         for n_preemptions in range(bound + 1):
             now, later = later, deque()
             while now:
                 if played == most_schedules or time.monotonic() > ends:
                     return Outcome(None, played, n_preemptions - 1, complete=False)
-                schedule = play(now.popleft())
+                schedule = _Schedule(make_program(), players, now.popleft())
                 played += 1
-                if failure := schedule.failure():
+                if failure := schedule.play(patience):
                     return Outcome(failure, played, n_preemptions - 1, complete=False)
                 for choices, is_preemption in schedule.branches:
                     (later if is_preemption else now).append(choices)
@@ -228,8 +228,8 @@ def replay(
     choices = {int(step): name for step, _, name in words}
     if 0 not in choices:
         raise ValueError(f"names no thread to begin: {schedule!r}")
-    with _stage(make_program, patience) as (_, play):
-        return play(choices).failure()
+    with _threads_for(make_program, patience) as players:
+        return _Schedule(make_program(), players, choices).play(patience)
 
 
 # -- what threads wait for
@@ -276,19 +276,22 @@ def wait_until(condition: Callable[[], object]) -> None:
     """Wait until condition() is true. A loop that spins has to call this, or sleep.
 
     The condition is evaluated step by step, and others may come in. If it does not
-    hold, that is done again when it does. It changes nothing.
+    hold, the thread waits until it does, and evaluates it again.
+
+    Args:
+        condition: changes nothing.
     """
     while not condition():
         _wait(partial(_holds, condition))
 
 
 def _holds(condition: Callable[[], object]) -> bool:
-    """Evaluate a condition, of whichever thread, in no time."""
-    player, _here.player = _player(), None  # no player: no steps
+    """Evaluate the condition of a thread that waits; others do not come in."""
+    player, _here.player = _player(), None  # so it has no steps
     try:
         return bool(condition())
     except Exception:
-        return True  # who waits has to see that, or to wait for a lock in there
+        return True  # let that thread meet the error, or wait for a lock in there
     finally:
         _here.player = player
 
@@ -374,10 +377,11 @@ class _Player(threading.Thread):
         while self.turn.get():
             _here.player = self
             try:
-                if not self.schedule.error:
+                if self.schedule.error is None:
                     self.job()
             except BaseException as error:
-                self.schedule.error = self.schedule.error or error
+                if self.schedule.error is None:
+                    self.schedule.error = error
             _here.player = None
             self.schedule.leave(self)
 
@@ -385,13 +389,13 @@ class _Player(threading.Thread):
         """End a step; return when it is this thread's turn again."""
         (self.schedule.choose(self) or self).turn.put(True)
         self.turn.get()
-        if self.schedule.error:
+        if self.schedule.error is not None:
             _here.player = None  # what it does in a `finally` has no steps
             raise Stop
 
     def at_instruction(self, frame: FrameType) -> None:
         """Let others run before an instruction that is a step, and record it."""
-        if not self.is_fresh or self.schedule.error:
+        if not self.is_fresh or self.schedule.error is not None:
             self.pause()
         self.is_fresh = False
         if frame.f_lineno:
@@ -409,8 +413,8 @@ def _player() -> _Player | None:
 class _Schedule:
     """Threads that run one at a time, and hand the turn over between their steps.
 
-    After an error, the thread that has the turn is stopped, leaves its job and hands the
-    turn to the next one, which is stopped, too, until all have left.
+    After an error, the thread that has the turn is stopped, leaves its job and hands
+    the turn to the next one, which is stopped, too, until all have left.
 
     Attributes:
         branches: other schedules, which differ after the last choice of this one, and
@@ -427,8 +431,7 @@ class _Schedule:
             raise ScheduleError(f"other threads than before: {', '.join(program.jobs)}")
         for one in players:
             one.take_part(self, program.jobs[one.name])
-        self.check = program.check
-        self.choices = choices
+        self._check, self.choices = program.check, choices
         self.branches: list[tuple[Choices, bool]] = []
         self.error: BaseException | None = None
         self.clock = 0.0
@@ -437,11 +440,15 @@ class _Schedule:
         self._players = list(players)  # who have not left; the last one has run last
         self._all_have_left = queue.SimpleQueue[None]()
 
-    def play(self, patience: float) -> None:
-        """Do the jobs and the check; set `error` if something is wrong."""
+    def play(self, patience: float) -> Failure | None:
+        """Do the jobs and the check; return how they have failed, if they have.
+
+        Raises:
+            ScheduleError: the program has no such schedule.
+        """
         collects = gc.isenabled()
-        gc.disable()  # it may call finalizers, in any thread, at any time
         try:
+            gc.disable()  # it may call finalizers, in any thread, at any time
             (self.choose(None) or self._players[0]).turn.put(True)
             self._all_have_left.get(timeout=patience)
         except queue.Empty:
@@ -458,12 +465,17 @@ class _Schedule:
                 gc.enable()
         if self.error is None and max(self.choices) >= self.n_steps:
             self.error = ScheduleError(f"ends before step {max(self.choices)}")
+        if isinstance(self.error, ScheduleError):
+            raise self.error
+        try:
+            if self.error is None and self._check() is False:
+                self.error = AssertionError("the check says no")
+        except Exception as error:
+            self.error = error
         if self.error is None:
-            try:
-                if self.check() is False:
-                    self.error = AssertionError("the check says no")
-            except Exception as error:
-                self.error = error
+            return None
+        name = " ".join(f"{step}:{thread}" for step, thread in self.choices.items())
+        return Failure(name, self.error, _trace(self.rows))
 
     def leave(self, me: _Player) -> None:
         """Hand the turn over for the last time."""
@@ -476,7 +488,7 @@ class _Schedule:
 
     def choose(self, me: _Player | None) -> _Player | None:
         """Return who makes the next step, after one of `me`, or None after an error."""
-        if self.error:
+        if self.error is not None:
             return None
         ready = [one for one in self._players if one.ready()]
         late = [one for one in self._players if one.may_time_out and one not in ready]
@@ -508,21 +520,9 @@ class _Schedule:
         names = [one.name for one in self._players if one.name in last]
         return ", ".join(f"{name} at {last[name]!r}" for name in names)
 
-    def failure(self) -> Failure | None:
-        """Return how it has failed, if it has.
-
-        Raises:
-            ScheduleError: that is how.
-        """
-        if self.error is None:
-            return None
-        if isinstance(self.error, ScheduleError):
-            raise self.error
-        name = " ".join(f"{step}:{thread}" for step, thread in self.choices.items())
-        return Failure(name, self.error, _trace(self.rows))
-
 
 def _trace(rows: list[tuple[str, str, int]]) -> tuple[Step, ...]:
+    """Return what was done line by line."""
     steps: list[Step] = []
     latest: dict[str, int] = {}  # by thread
     for (thread, file, line), _ in groupby(rows):
@@ -541,27 +541,21 @@ def _source(file: str, line: int) -> str:
 
 
 @contextmanager
-def _stage(
+def _threads_for(
     make_program: Callable[[], Program], patience: float
-) -> Iterator[tuple[list[str], Callable[[Choices], _Schedule]]]:
-    """Give the names of a program's threads, and a function that plays a schedule."""
+) -> Iterator[list[_Player]]:
+    """Give the threads of a program, which is played in the block."""
     with cooperative():
         names = list(make_program().jobs)
     if not names or any(len(name.split()) != 1 for name in names):
         raise ValueError(f"threads need names without spaces: {names}")
     players = [_Player(name) for name in names]
-
-    def play(choices: Choices) -> _Schedule:
-        schedule = _Schedule(make_program(), players, choices)
-        schedule.play(patience)
-        return schedule
-
     with _told_of_steps():
         try:
             for one in players:
                 one.start()  # needs real locks
             with cooperative():
-                yield names, play
+                yield players
         finally:  # also after Ctrl-C, perhaps before all have started
             with cooperative():
                 for one in players:
