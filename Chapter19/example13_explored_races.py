@@ -21,13 +21,13 @@ Try:  --bound 1
 Output:
                            broken: fails with                 mended: no schedule
     bug                    preemptions  an error        in     fails, known in
-    lost update                      1  AssertionError    2 ms              6 ms
-    check then act                   1  AssertionError    5 ms             18 ms
-    opposite lock order              1  DeadlockError     3 ms              9 ms
-    iterate while growing            1  RuntimeError      2 ms              7 ms
-    peterson                         2  AssertionError   54 ms            619 ms
-    no while around wait             1  IndexError       18 ms            394 ms
-    lost wake up                     1  DeadlockError     4 ms             15 ms
+    lost update                      1  AssertionError    4 ms              7 ms
+    check then act                   1  AssertionError    4 ms             12 ms
+    opposite lock order              1  DeadlockError     2 ms              7 ms
+    iterate while growing            1  RuntimeError      3 ms              5 ms
+    peterson                         2  AssertionError   56 ms            330 ms
+    no while around wait             1  IndexError       14 ms            182 ms
+    lost wake up                     1  DeadlockError     1 ms             10 ms
     no while around wait: A gets, B replaces
       A  with self.not_empty:
       A  if not self.items:

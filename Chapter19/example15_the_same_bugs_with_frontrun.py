@@ -118,7 +118,7 @@ def with_frontrun(bug: Bug, **options: Any) -> str:
             detect_io=False,
             **options,
         )
-    except Exception:  # of a worker: it comes through
+    except (IndexError, RuntimeError):  # of a worker: it comes through
         return "found"
     if result.property_holds is None:
         return "inconclusive"

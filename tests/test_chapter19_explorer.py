@@ -1112,6 +1112,26 @@ def test_stress_counts_what_goes_wrong() -> None:
     assert sys.getswitchinterval() == usual
 
 
+def test_the_share_of_schedules_that_go_wrong() -> None:
+    def lose(shared: stressing.Shared, _: int) -> bool:
+        return shared.number == 0  # all schedules: nobody adds
+
+    always = stressing.Race("always", lose, lambda shared: shared.number)
+    assert stressing.share_of_schedules(always) == 1
+    never = stressing.Race("never", lambda *_: False, lambda shared: shared.number)
+    assert stressing.share_of_schedules(never) == 0
+    assert 0 < stressing.share_of_schedules(stressing.RACES[0]) < 1
+
+
+def test_a_race_that_is_not_found_fails_the_script(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    never = stressing.Race("never", lambda *_: False, lambda shared: shared.number)
+    monkeypatch.setattr(stressing, "RACES", [never])
+    with pytest.raises(SystemExit, match="never: one of 20 was to fail"):
+        run_main(stressing, monkeypatch, "--operations", 1)
+
+
 @pytest.mark.parametrize("number", ["0", "1000001", "x"])
 def test_a_bad_number_of_operations_is_named(
     complaint: Callable[..., str], number: str
