@@ -303,7 +303,7 @@ def _wait(ready: Callable[[], bool], timeout: float = -1) -> bool:
         raise RuntimeError("this would wait for ever: no thread is left")
     me.ready, me.may_time_out = ready, timeout >= 0
     me.pause()
-    in_time, me.ready, me.may_time_out = ready(), _always, False
+    in_time, me.ready = ready(), _always
     me.schedule.clock += 0 if in_time else timeout
     return in_time
 
@@ -370,7 +370,7 @@ class _Player(threading.Thread):
         self.schedule, self.job = schedule, job
         self.is_fresh = True  # before its first step
         self.ready: Callable[[], bool] = _always
-        self.may_time_out = False
+        self.may_time_out = False  # while it is not ready
 
     def run(self) -> None:
         """Do the jobs."""
@@ -382,7 +382,7 @@ class _Player(threading.Thread):
             except BaseException as error:
                 if self.schedule.error is None:
                     self.schedule.error = error
-            _here.player = None
+            _here.player = None  # a finalizer that runs from now on has no steps
             self.schedule.leave(self)
 
     def pause(self) -> None:
@@ -395,7 +395,7 @@ class _Player(threading.Thread):
 
     def at_instruction(self, frame: FrameType) -> None:
         """Let others run before an instruction that is a step, and record it."""
-        if not self.is_fresh or self.schedule.error is not None:
+        if not self.is_fresh:
             self.pause()
         self.is_fresh = False
         if frame.f_lineno:

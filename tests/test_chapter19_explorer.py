@@ -3,7 +3,9 @@
 import dis
 import gc
 import importlib
+import os
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -148,10 +150,13 @@ def test_no_schedule_is_played_twice() -> None:
 
     def make() -> Program:
         steps: list[str] = []
+        lock = threading.Lock()
 
         def work(me: str) -> None:
             for _ in range(2):
                 steps.append(me)
+            if lock.acquire(timeout=1):
+                lock.release()
 
         jobs = {name: partial(work, name) for name in "AB"}
         return Program(jobs, lambda: played.append(tuple(steps)))
@@ -376,6 +381,11 @@ def test_what_is_no_id_is_told(schedule: str) -> None:
 def test_a_schedule_of_another_program_is_told(schedule: str) -> None:
     with pytest.raises(ScheduleError):
         replay(partial(races.lost_update, True), schedule)
+
+
+def test_a_choice_after_the_end_is_told() -> None:
+    with pytest.raises(ScheduleError, match="ends before step 1"):
+        replay(lambda: Program({"A": int}), "0:A 1:A")
 
 
 @pytest.mark.parametrize(
@@ -662,6 +672,29 @@ def test_a_thread_that_hangs_is_told_and_left() -> None:
             thread.join(LIMIT)
 
 
+def test_a_thread_that_hangs_does_not_keep_the_interpreter(tmp_path: Path) -> None:
+    script = tmp_path / "hangs.py"
+    script.write_text(
+        "import threading\n"
+        "from explorer import Program, explore\n"
+        "real = threading.Lock()\n"
+        "real.acquire()\n"
+        "def wait():\n"
+        "    real.acquire()\n"
+        "print(explore(lambda: Program({'A': wait}), patience=0.1))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": str(Path(explorer.__file__).parent)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "HangError" in run.stdout
+
+
 def test_a_real_lock_between_the_threads_is_told_and_nobody_is_left() -> None:
     real = threading.Lock()
 
@@ -934,12 +967,12 @@ def test_a_condition_may_take_a_lock_and_may_fail() -> None:
     holds_always(make)
 
     def failing() -> Program:
-        state = {"x": 0}
+        state = {"x": 1}
 
         def wait() -> None:
             wait_until(lambda: state["x"] == 0 and state["y"])
 
-        return Program({"A": wait, "B": partial(state.update, x=1)})
+        return Program({"A": wait, "B": partial(state.update, x=0)})
 
     assert type(fails_with(failing)) is KeyError
 
