@@ -150,13 +150,10 @@ def test_no_schedule_is_played_twice() -> None:
 
     def make() -> Program:
         steps: list[str] = []
-        lock = threading.Lock()
 
         def work(me: str) -> None:
             for _ in range(2):
                 steps.append(me)
-            if lock.acquire(timeout=1):
-                lock.release()
 
         jobs = {name: partial(work, name) for name in "AB"}
         return Program(jobs, lambda: played.append(tuple(steps)))
@@ -172,6 +169,16 @@ def test_no_schedule_is_played_twice() -> None:
         patch.setattr(explorer._Schedule, "play", play)
         outcome = explore(make, bound=2)
     assert len(ids) == len(set(ids)) == outcome.schedules == len(played)
+
+
+def test_a_thread_that_may_time_out_and_go_on_is_one_choice() -> None:
+    def make() -> Program:
+        lock = threading.Lock()
+        lock.acquire()
+        return Program({"A": partial(lock.acquire, timeout=1), "B": lock.release})
+
+    # B first; A first, which waits for B; A first, which waits in vain
+    assert explore(make, bound=ALL).schedules == 3
 
 
 def needs_two_preemptions() -> Program:
@@ -869,6 +876,7 @@ def test_time_outs_of_locks_and_queues() -> None:
 
         def give_up() -> None:
             assert not lock.acquire(timeout=1000)
+            assert not lock.acquire(timeout=0)
             assert not lock.acquire(blocking=False)
             with pytest.raises(queue.Empty):
                 items.get(timeout=1000)
