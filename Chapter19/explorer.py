@@ -388,7 +388,8 @@ class _Player(threading.Thread):
     def pause(self) -> None:
         """End a step; return when it is this thread's turn again."""
         (self.schedule.choose(self) or self).turn.put(True)
-        self.turn.get()
+        if not self.turn.get():
+            self.turn.put(False)  # after Ctrl-C: for `run`
         if self.schedule.error is not None:
             _here.player = None  # what it does in a `finally` has no steps
             raise Stop

@@ -487,13 +487,14 @@ def test_ctrl_c_comes_through_and_leaves_nothing() -> None:
 def test_ctrl_c_in_the_midst_of_a_schedule_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begun, ended = queue.SimpleQueue[None](), list[str]()
+    begun, interrupted = queue.SimpleQueue[None](), queue.SimpleQueue[None]()
+    ended: list[str] = []
 
     def work() -> None:
         try:
             begun.put(None)
-            while True:
-                ended.clear()
+            interrupted.get(timeout=LIMIT)
+            ended.append("never")
         finally:
             ended.append("ended")
 
@@ -511,6 +512,13 @@ def test_ctrl_c_in_the_midst_of_a_schedule_leaves_nothing(
         monkeypatch.setattr(self, "_all_have_left", Interrupted())
         real(self, patience)
 
+    real_leave = explorer._Schedule.leave
+
+    def leave(self: explorer._Schedule, me: explorer._Player) -> None:
+        interrupted.put(None)  # B leaves, which has not begun
+        real_leave(self, me)
+
+    monkeypatch.setattr(explorer._Schedule, "leave", leave)
     monkeypatch.setattr(explorer._Schedule, "play", play)
     with pytest.raises(KeyboardInterrupt):
         explore(lambda: in_two(work))
