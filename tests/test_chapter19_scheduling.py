@@ -586,6 +586,7 @@ def test_the_longest_table_has_its_columns(
 @pytest.mark.parametrize(
     ("pairs", "until"),
     [
+        (real_time.TEXTBOOK_FIRST, 100),
         (real_time.TEXTBOOK_SECOND, 160),
         (real_time.HARMONIC, 8),  # its hyperperiod; after it all would seem idle
         ([(5, 4)], 5),  # what is late is shown

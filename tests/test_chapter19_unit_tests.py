@@ -8,6 +8,7 @@ import time
 import unittest
 import warnings
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from types import ModuleType
@@ -347,6 +348,21 @@ def test_who_shares_a_fixture_stays_in_one_thread_and_in_order() -> None:
     assert len({ident for _, ident in calls}) == 1
 
 
+def test_classes_do_not_share_the_fixture_that_they_inherit() -> None:
+    class Some(unittest.TestCase):
+        @classmethod
+        def tearDownClass(cls) -> None: ...
+
+        def test_a(self) -> None: ...
+
+        def test_b(self) -> None: ...
+
+    class Others(Some): ...
+
+    suite = unittest.TestSuite([load(Some), load(Others)])
+    assert [unit_.countTestCases() for unit_ in threads.units(suite)] == [2, 2]
+
+
 @pytest.mark.parametrize("fixture", ["setUpModule", "tearDownModule"])
 def test_who_shares_the_fixture_of_a_module_stays_together(
     fixture: str, monkeypatch: pytest.MonkeyPatch
@@ -476,6 +492,15 @@ def test_pairs_that_do_not_fail_fail_the_script(
     monkeypatch.setattr(threads, "n_failed", lambda tests, n: 0)
     with pytest.raises(SystemExit, match=r"\(0, 1, 0\) of the tests"):
         run_main(threads, monkeypatch)
+
+
+def test_output_goes_where_it_went_whatever_tests_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdout", out := StringIO())
+    meet = {"meet": lambda self: setattr(sys, "stdout", StringIO())}
+    threads.n_failed(type("Leaves", (threads.SetVariable,), meet), 1)
+    assert sys.stdout is out
 
 
 def test_an_error_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
