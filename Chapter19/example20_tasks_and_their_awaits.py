@@ -3,11 +3,12 @@
 A stack of a thread shows the event loop, which waits, and no more. What stands still is
 in coroutines that are suspended, one in the other. Start at a task, and go on:
 
-* A coroutine awaits another one, `cr_await`, an async generator too, `ag_await`. What
-  `async for` awaits does not tell its generator, but the garbage collector knows it.
-* At the end is a future, in the task's `_fut_waiter`. If it is a task, or gather's for
-  several, that is whom it waits for. TaskGroup and asyncio.wait have a future of their
-  own there; but their frames know their tasks.
+* `cr_await` is what a coroutine awaits, `ag_await` the same of an async generator.
+  `async for` awaits an object that has no attribute for its generator;
+  `gc.get_referents` finds it.
+* At the end is a future, in the task's `_fut_waiter`: another task, or gather's future,
+  which knows its children. TaskGroup and asyncio.wait put a future of their own there;
+  the tasks are in local variables of their frames.
 
 Most of that is private to asyncio, and may change; so in Python 3.14 and later use what
 is made for it: `asyncio.print_call_graph`, and from outside, for a program that has
@@ -35,6 +36,7 @@ import inspect
 import os
 import re
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -58,7 +60,7 @@ def suspended_frames(awaitable: object) -> Iterator[FrameType]:
         elif inspect.isgenerator(awaitable):  # of types.coroutine
             frame, awaitable = awaitable.gi_frame, awaitable.gi_yieldfrom
         else:
-            # What __anext__() and __await__() return; or a future, the end.
+            # What __anext__(), anext() or __await__() returns; or a future, the end.
             referents = gc.get_referents(awaitable)
             frame, awaitable = None, next(filter(_suspends, referents), None)
         if frame is not None:
@@ -66,13 +68,16 @@ def suspended_frames(awaitable: object) -> Iterator[FrameType]:
 
 
 def _suspends(thing: object) -> bool:
-    return inspect.iscoroutine(thing) or inspect.isasyncgen(thing)
+    if asyncio.isfuture(thing):
+        return False
+    return inspect.isawaitable(thing) or inspect.isasyncgen(thing)
 
 
 def awaited_futures(task: AnyTask) -> "set[asyncio.Future[Any]]":
     """Return what a task waits for: one future, or all those that it has combined.
 
-    Seen through are gather, asyncio.wait and a TaskGroup at its end; not shield.
+    Seen through are gather, asyncio.wait and a TaskGroup at its end. Not seen through
+    are shield, as_completed and, before Python 3.12, wait_for.
     """
     futures = set()
     if (waiter := getattr(task, "_fut_waiter", None)) is not None:
@@ -98,8 +103,9 @@ class Suspended:
     awaited_by: "frozenset[AnyTask]"
 
     def __str__(self) -> str:
-        public = [one for one in self.stack if one.rpartition(".")[2][0] != "_"]
-        return " > ".join(public)
+        # How asyncio enters a lock and leaves a group differs between versions.
+        internal = "_ContextManagerMixin.", "TaskGroup._"
+        return " > ".join(one for one in self.stack if not one.startswith(internal))
 
 
 Graph = dict[AnyTask, Suspended]
@@ -111,13 +117,17 @@ def call_graph(tasks: Iterable[AnyTask]) -> Graph:
     Call it in the thread of their event loop, or while that stands still. Of a task
     that runs the stack is incomplete.
     """
-    awaited = {task: awaited_futures(task) for task in tasks}
+    in_order = sorted(tasks, key=AnyTask.get_name)
+    awaited_by: defaultdict[asyncio.Future[Any], set[AnyTask]] = defaultdict(set)
+    for task in in_order:
+        for future in awaited_futures(task):
+            awaited_by[future].add(task)
     return {
         task: Suspended(
             tuple(f.f_code.co_qualname for f in suspended_frames(task.get_coro())),
-            frozenset(other for other in awaited if task in awaited[other]),
+            frozenset(awaited_by[task]),
         )
-        for task in sorted(awaited, key=AnyTask.get_name)
+        for task in in_order
     }
 
 
@@ -128,15 +138,18 @@ def tree(graph: Graph) -> list[str]:
     is once more below the last.
     """
     shown: set[AnyTask] = set()
+    awaits: defaultdict[AnyTask, list[AnyTask]] = defaultdict(list)
+    for task, suspended in graph.items():
+        for awaiter in suspended.awaited_by:
+            awaits[awaiter].append(task)
 
     def below(task: AnyTask, *path: AnyTask) -> Iterator[str]:
         shown.add(task)
         indented = " " * 4 * len(path) + task.get_name()
         yield f"{indented:16} {'again' if task in path else graph[task]}"
         if task not in path:
-            for other, suspended in graph.items():
-                if task in suspended.awaited_by:
-                    yield from below(other, *path, task)
+            for other in awaits[task]:
+                yield from below(other, *path, task)
 
     awaited_last = sorted(graph, key=lambda task: bool(graph[task].awaited_by))
     return [line for task in awaited_last if task not in shown for line in below(task)]

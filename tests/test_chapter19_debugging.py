@@ -400,6 +400,12 @@ async def iterate(future: "asyncio.Future[None]") -> None:
         pass
 
 
+async def iterate_by_hand(future: "asyncio.Future[None]") -> None:
+    generator = generate(future)
+    while await anext(generator, None) is not None:
+        pass
+
+
 async def throw_into(future: "asyncio.Future[None]") -> None:
     async def wait_in_the_end() -> AsyncIterator[int]:
         try:
@@ -439,6 +445,7 @@ async def await_wrapped(future: "asyncio.Future[None]") -> None:
         (inner, ["inner"]),
         (outer, ["outer", "inner"]),
         (iterate, ["iterate", "generate", "outer", "inner"]),
+        (iterate_by_hand, ["iterate_by_hand", "generate", "outer", "inner"]),
         (throw_into, ["throw_into", "wait_in_the_end", "inner"]),
         (await_awaitable, ["await_awaitable", "__await__"]),
         (await_old_style, ["await_old_style", "old_style"]),
@@ -548,6 +555,19 @@ def test_tasks_of_the_same_name_are_not_confused() -> None:
     run(main())
 
 
+def test_private_functions_are_in_the_tree() -> None:
+    async def _serve(future: "asyncio.Future[None]") -> None:
+        await future
+
+    async def main() -> None:
+        task = asyncio.create_task(_serve(asyncio.Future()), name="server")
+        graph = tasks_.call_graph(await tasks_.until_all_wait())
+        assert tasks_.tree(graph) == [f"{'server':16} {_serve.__qualname__}"]
+        await end(task)
+
+    run(main())
+
+
 def test_tasks_that_await_each_other_are_in_the_tree() -> None:
     async def wait_for(n: int) -> None:
         await asyncio.wait([tasks[n]])
@@ -558,7 +578,7 @@ def test_tasks_that_await_each_other_are_in_the_tree() -> None:
         for n, name in enumerate("ABC"):
             tasks.append(asyncio.create_task(wait_for((1, 0, 0)[n]), name=name))
         await tasks_.until_all_wait()
-        stack = f"{wait_for.__qualname__} > wait"
+        stack = f"{wait_for.__qualname__} > wait > _wait"
         assert tasks_.tree(tasks_.call_graph(tasks)) == [
             f"{'C':16} {stack}",
             f"{'    A':16} {stack}",
