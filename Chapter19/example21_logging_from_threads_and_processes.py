@@ -8,17 +8,18 @@ its queue: QueueHandler and QueueListener, of the standard library. What to mind
 * QueueHandler puts without waiting. If the queue has a size and is full, the record is
   lost (on macOS each queue between processes has one). In a handler that waits, whoever
   logs faster than the listener writes is slowed down.
-* Stop the listener when those that send have ended: it writes what has come before. A
-  process that is killed may take the last of its records with it, and one killed while
-  it writes to the queue spoils that for all.
+* Stop the listener only when all senders have ended: what comes later is lost. A
+  process that is killed may take its last records with it; one that is killed while it
+  writes to the queue spoils the queue for all.
 
 Beside it, three ways to lose records, each of them forced:
 
 * Text that goes out in pieces. `print` to a stream without a buffer writes the text and
-  the end of the line by themselves, and stdout has none under `python -u`. Here all
-  have written the one when they write the other. (A FileHandler that appends writes
-  each record at once, so that on many systems lines stay whole. Nobody promises it.)
-* A file that each process opens for itself with mode "w", and writes from its begin.
+  the end of the line separately, and stdout has none under `python -u`. Here all have
+  written their text before any ends its line. (A FileHandler that appends writes text
+  and end at once, so that on many systems lines stay whole. Nobody promises it.)
+* A file that each process opens for itself with mode "w". Each has a position of its
+  own, which starts at 0, and writes over the others, even if they take turns.
 * A full queue, and a QueueHandler that does not wait.
 
 Rotating files belong behind the listener, too: two processes that both rotate rename
@@ -50,12 +51,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
+from multiprocessing.synchronize import Barrier, Lock
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +157,20 @@ class PausingFile(io.FileIO):
     """A file, written at its end, that lets a caller decide what comes between writes.
 
     Args:
+        turn: held during each write. On Windows, a write at the end is two steps.
         between: called after each write.
     """
 
-    def __init__(self, file: Path, between: Callable[[], object]) -> None:
+    def __init__(
+        self, file: Path, turn: AbstractContextManager[Any], between: Callable[[], Any]
+    ) -> None:
         super().__init__(file, "a")
+        self._turn = turn
         self._between = between
 
     def write(self, data: Any) -> int:
-        written = super().write(data)
+        with self._turn:
+            written = super().write(data)
         self._between()
         return written
 
@@ -180,22 +186,25 @@ class PrintingHandler(logging.Handler):
         print(self.format(record), file=self._stream)
 
 
-def log_in_pieces(file: Path, all_wrote: Barrier, n_records: int) -> None:
+def log_in_pieces(file: Path, meeting: Barrier, turn: Lock, n_records: int) -> None:
     """Broken: print records to a file, to which other processes print at that time."""
-    with PausingFile(file, lambda: all_wrote.wait(LIMIT)) as shared:
+    with PausingFile(file, turn, lambda: meeting.wait(LIMIT)) as shared:
         handler = PrintingHandler(shared)
         handler.setFormatter(logging.Formatter(FORMAT))
         log_by(handler)
         log_some(n_records)
 
 
-def log_from_the_begin(file: Path, all_opened: Barrier, n_records: int) -> None:
+def log_from_the_start(
+    file: Path, meeting: Barrier, turn: Lock, n_records: int
+) -> None:
     """Broken: log to a file that other processes have opened, too, to write it anew."""
     with closing(logging.FileHandler(file, "w", "utf-8")) as handler:
         handler.setFormatter(logging.Formatter(FORMAT))
         log_by(handler)
-        all_opened.wait(LIMIT)
-        log_some(n_records)
+        meeting.wait(LIMIT)  # now all have opened, and so emptied, the file
+        with turn:
+            log_some(n_records)
 
 
 # -- what has come of it
@@ -314,12 +323,12 @@ def through_one_queue(
 
 
 def without_a_queue(
-    way: Callable[[Path, Barrier, int], None], file: Path, n: int, n_records: int
+    way: Callable[[Path, Barrier, Lock, int], None], file: Path, n: int, n_records: int
 ) -> Log:
     """Let `n` processes log to `file` in a broken way."""
     with ctrl_c_later():
-        barrier = multiprocessing.Barrier(n)
-    with running(processes(n, way, file, barrier, n_records)):
+        meeting, turn = multiprocessing.Barrier(n), multiprocessing.Lock()
+    with running(processes(n, way, file, meeting, turn, n_records)):
         pass
     senders = (f"process-{k} MainThread" for k in range(n))
     return examine(file.read_text("utf-8").splitlines(), senders, n_records)
@@ -393,9 +402,9 @@ def main() -> None:
         show("one queue, one listener", log, Log(n, n, 0, True))
         log = without_a_queue(log_in_pieces, folder / "b", N_CLASHING, N_FORCED)
         show("each prints in pieces", log, Log(n_forced, 0, n_forced, True))
-        log = without_a_queue(log_from_the_begin, folder / "c", N_CLASHING, N_FORCED)
-        kept = log.whole
-        show("each opens it anew", log, Log(kept, kept, n_forced - kept, True))
+        log = without_a_queue(log_from_the_start, folder / "c", N_CLASHING, N_FORCED)
+        kept = Log(N_FORCED, N_FORCED, n_forced - N_FORCED, True)
+        show("each opens it anew", log, kept)
     print(f"{MANY} records, a queue of {SMALL}")
     for way, log_to_full_queue, expected in (
         ("QueueHandler", full_without_waiting, (SMALL, MANY - SMALL)),

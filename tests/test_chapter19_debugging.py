@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import MagicMock
 
 import example19_a_hung_program_explained as hung
 import example20_tasks_and_their_awaits as tasks_
@@ -794,15 +795,19 @@ def test_printing_takes_two_writes_where_a_stream_handler_takes_one(
     tmp_path: Path, root: logging.Logger
 ) -> None:
     writes: list[None] = []
-    with logs.PausingFile(tmp_path / "pieces", lambda: writes.append(None)) as file:
+    turn = MagicMock()
+
+    def between() -> None:
+        writes.append(None)
+        assert turn.__enter__.call_count == turn.__exit__.call_count == len(writes)
+
+    with logs.PausingFile(tmp_path / "pieces", turn, between) as file:
         logs.log_by(logs.PrintingHandler(file))
         logging.info("a record")
         assert len(writes) == 2
     text = "long" * 10_000
     with io.TextIOWrapper(
-        io.BufferedWriter(
-            logs.PausingFile(tmp_path / "whole", lambda: writes.append(None))
-        )
+        io.BufferedWriter(logs.PausingFile(tmp_path / "whole", turn, between))
     ) as stream:
         logs.log_by(logging.StreamHandler(stream))
         logging.info(text)
@@ -883,7 +888,7 @@ def test_what_is_written_in_pieces_is_torn(tmp_path: Path, start_method: str) ->
 def test_who_opens_a_file_anew_writes_over_the_others(
     tmp_path: Path, start_method: str
 ) -> None:
-    log = logs.without_a_queue(logs.log_from_the_begin, tmp_path / "log", 3, 7)
+    log = logs.without_a_queue(logs.log_from_the_start, tmp_path / "log", 3, 7)
     assert log == Log(7, 7, 14, True)
 
 
