@@ -87,8 +87,9 @@ class Plan:
 class FaultySocket:
     """A stream with the faults of a plan.
 
-    A fault of recv waits first for what there is to receive, so that the peer has done
-    its part by then. One of send comes before the peer has seen anything.
+    A loss in recv takes what the peer has sent, so the peer has done its part by then.
+    One in send comes before the peer has seen anything. A piece that recv gives up as
+    too late is still under way: the next recv waits for the rest of its time.
 
     Args:
         stream: a socket, or what has its methods; is closed with this one.
@@ -105,7 +106,7 @@ class FaultySocket:
         self._received, self._sent = iter(plan.received), iter(plan.sent)
         self._sleep = sleep
         self._timeout: float | None = None
-        self._delay = 0.0  # seconds left of one that was longer than a time-out
+        self._late: Pass | None = None  # what was longer under way than a time-out
         self._again = b""  # what is to come once more
         self._is_silent = False
 
@@ -120,12 +121,14 @@ class FaultySocket:
             TimeoutError: nothing came in time.
             ConnectionResetError: by plan.
         """
-        if self._delay:
-            self._wait(self._delay)
         if self._is_silent:
             self._wait(math.inf)
-        match next(self._received, Pass()):
+        fault = self._late or next(self._received, Pass())
+        self._late = None
+        match fault:
             case Pass(at_most, seconds):
+                if self._timeout is not None and seconds > self._timeout:
+                    self._late = Pass(at_most, seconds - self._timeout)
                 self._wait(seconds)
                 return self._read(min(at_most, size))
             case Drop():
@@ -136,7 +139,8 @@ class FaultySocket:
                 self._read(size)
                 self._reset()
             case Repeat():
-                self._again = data = self._read(size)
+                data = self._read(size)
+                self._again = data + self._again
                 return data
         raise AssertionError("a silence or a reset has raised")
 
@@ -171,9 +175,7 @@ class FaultySocket:
         return self._stream.recv(size)
 
     def _wait(self, seconds: float) -> None:
-        self._delay = 0.0
         if self._timeout is not None and seconds > self._timeout:
-            self._delay = seconds - self._timeout
             self._sleep(self._timeout)
             raise TimeoutError("timed out")
         if seconds == math.inf:
@@ -243,9 +245,7 @@ class LineReader:
             TimeoutError: it was not.
             ConnectionError: the line is too long, not UTF-8, or ends in the middle.
         """
-        while b"\n" not in self._buffer:
-            if len(self._buffer) > MAX_LINE:
-                raise ConnectionError(f"a line of more than {MAX_LINE} bytes")
+        while b"\n" not in self._buffer and len(self._buffer) <= MAX_LINE:
             if deadline is not None:
                 left = deadline - self._now()
                 if left <= 0:
@@ -258,6 +258,8 @@ class LineReader:
                 return None
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
+        if len(line) > MAX_LINE:
+            raise ConnectionError(f"a line of more than {MAX_LINE} bytes")
         try:
             return line.decode()
         except UnicodeDecodeError as error:
@@ -342,9 +344,8 @@ def main() -> None:
 
     print("a line of which a byte comes every 9 seconds")
     line, seconds = time_of_drip(deadline=None)
-    print(
-        f"    a time-out of {PATIENCE:g}      never: the line takes {seconds:g} seconds"
-    )
+    never = f"never: the line takes {seconds:g} seconds"
+    print(f"    a time-out of {PATIENCE:g}      {never}")
     late, given_up = time_of_drip(deadline=PATIENCE)
     print(f"    a deadline of {PATIENCE:g}      gives up at {given_up:g} seconds")
     if (line, late, given_up) != ("a line", None, PATIENCE):

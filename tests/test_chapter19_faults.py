@@ -682,6 +682,38 @@ def test_a_delay_longer_than_the_time_out_goes_on_in_the_next_call() -> None:
         assert clock.now() == 25
 
 
+def test_no_call_takes_longer_than_its_time_out_whatever_is_late() -> None:
+    clock = Clock()
+    stream, peer = pair(Plan((Pass(1, 25), Pass(2, 9))), clock.sleep)
+    with closing(stream), peer:
+        peer.sendall(b"abc")
+        stream.settimeout(10)
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                stream.recv(9)
+        assert (stream.recv(9), clock.now()) == (b"a", 25)
+        assert (stream.recv(9), clock.now()) == (b"bc", 34)
+
+
+def test_a_send_that_is_late_does_not_delay_a_recv() -> None:
+    clock = Clock()
+    stream, peer = pair(Plan(sent=(Pass(seconds=25),)), clock.sleep)
+    with closing(stream), peer:
+        peer.sendall(b"abc")
+        stream.settimeout(10)
+        with pytest.raises(TimeoutError):
+            stream.send(b"xyz")
+        assert (stream.recv(9), clock.now()) == (b"abc", 10)
+
+
+def test_what_is_repeated_in_part_is_not_lost() -> None:
+    stream, peer = pair(Plan((Repeat(), Repeat())))
+    with closing(stream), peer:
+        peer.sendall(b"abc")
+        sizes = [9, 2, 9]
+        assert [stream.recv(size) for size in sizes] == [b"abc", b"ab", b"abc"]
+
+
 @pytest.mark.parametrize("plan", [Plan((Drop(),)), Plan(sent=(Drop(),))])
 def test_after_a_drop_nothing_comes_and_nothing_goes(plan: Plan) -> None:
     clock = Clock()
@@ -779,6 +811,18 @@ def test_bad_lines_are_told(sent: bytes, complaint: str) -> None:
         peer.shutdown(socket.SHUT_WR)
         with pytest.raises(ConnectionError, match=complaint):
             LineReader(stream).line()
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1024])
+def test_how_long_a_line_may_be_does_not_depend_on_the_pieces(piece: int) -> None:
+    def read(length: int) -> list[str] | None:
+        sent = b"x" * length + b"\n"
+        pieces = [piece] * (len(sent) // piece)
+        return faulty_socket.read_split(lines_mended, sent, pieces)
+
+    assert read(faulty_socket.MAX_LINE) == ["x" * faulty_socket.MAX_LINE]
+    with pytest.raises(ConnectionError, match="more than 200 bytes"):
+        read(faulty_socket.MAX_LINE + 1)
 
 
 def test_a_deadline_that_has_passed_asks_for_no_more_bytes() -> None:
