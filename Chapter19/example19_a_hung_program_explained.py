@@ -7,10 +7,10 @@ Three tools, here for a program that is started in a process of its own and hang
   threads. It is C code in a thread of its own, and works even if the program never
   comes back from other C code.
 * `faulthandler.register` writes the stacks when a signal comes. Stacks show who waits,
-  but not for whom: a lock does not know its owner. One that does is OwnedLock below. A
-  handler in Python, to which faulthandler passes the signal on (`chain`), tells of all
-  locks. It runs in the main thread, which has to be in Python code, or to wait in
-  something that signals interrupt, as a lock, `join` or `sleep`.
+  but not for whom: a `threading.Lock` does not know its owner (an RLock names it in its
+  repr). OwnedLock below does. A handler in Python, to which faulthandler passes the
+  signal on (`chain`), tells of all locks. It runs in the main thread, which has to be
+  in Python code, or to wait in what signals interrupt: a lock, `join`, `sleep`.
 * `py-spy dump --pid PID` reads the memory of a program that has prepared for nothing.
   It needs the right to trace the process: be root, or see ptrace(2).
 
@@ -241,6 +241,7 @@ def hang(after: float) -> None:
     for _ in threads:
         waits.acquire()
     with explained(locks, sys.stdout):
+        print(f"ask by kill -USR1 {os.getpid()}, end by Ctrl-C", flush=True)
         faulthandler.dump_traceback_later(after, repeat=True)  # no progress from now on
         for thread in threads:
             thread.join()
@@ -390,9 +391,9 @@ def demonstrate() -> None:
         except OSError as error:
             print(f"py-spy dump: {error}")
         else:
-            print("py-spy dump: the same stacks, and nothing to prepare")
             if spied != expected:
                 raise SystemExit(f"{expected} was expected, not {spied}")
+            print("py-spy dump: the same stacks, and nothing to prepare")
     print("stacks tell who waits; locks that know their owners tell for whom")
 
 
@@ -413,7 +414,6 @@ def main() -> None:
         print("needs POSIX signals")
         raise SystemExit(77)
     if after is not None:
-        print(f"ask by kill -USR1 {os.getpid()}, end by Ctrl-C", flush=True)
         hang(after)
         return
     try:

@@ -9,8 +9,8 @@ Whoever waits cannot say for whom: the lock may go from hand to hand meanwhile. 
 nothing here needs a lock of its own: whoever has the lock makes the record.
 
 For threads there is ProfiledLock, for tasks ProfiledTaskLock, and `stepped`, which
-records when a task runs. They cost microseconds; example22 measures it. Of a program
-that was not prepared, `py-spy dump` tells where its threads wait, again and again.
+records when a task runs. They cost microseconds; example22 measures it. A program that
+was not prepared can be asked by `py-spy dump` where its threads wait; ask repeatedly.
 
 Output:
     baton: taken 4 times, waited for 3 times
@@ -245,7 +245,7 @@ class Total:
     waits: int = 0
     seconds: float = 0.0
 
-    def __add__(self, seconds: float) -> "Total":
+    def and_a_wait_of(self, seconds: float) -> "Total":
         return Total(self.waits + 1, self.seconds + seconds)
 
 
@@ -272,7 +272,8 @@ def blame(
             if holder.released < use.asked:
                 break  # and so were those before
             shared = holder.released - max(holder.got, use.asked)
-            totals[use.lock, by(use), by(holder)] += shared
+            key = use.lock, by(use), by(holder)
+            totals[key] = totals[key].and_a_wait_of(shared)
         holders.append(use)
     return dict(sorted(totals.items(), key=lambda item: -item[1].seconds))
 
@@ -284,7 +285,7 @@ def by_lock(uses: Iterable[Use]) -> dict[str, tuple[int, Total]]:
     for use in uses:
         taken[use.lock] += 1
         if use.waited:
-            waits[use.lock] += use.got - use.asked
+            waits[use.lock] = waits[use.lock].and_a_wait_of(use.got - use.asked)
     return {lock: (taken[lock], waits[lock]) for lock in sorted(taken)}
 
 
@@ -305,10 +306,13 @@ def pass_on(names: Sequence[str]) -> list[Use]:
                 waits.acquire(timeout=LIMIT)
 
     with ThreadPoolExecutor(len(names)) as pool:
+        futures = []
         try:
             for n, taken in enumerate(has_it):
-                pool.submit(run, n)
+                futures.append(pool.submit(run, n))
                 taken.wait(LIMIT)
+            for future in futures:
+                future.result()
         except BaseException:  # Ctrl-C, for one: let go of the baton
             waits.release(len(names))
             raise
