@@ -64,8 +64,12 @@ def held(lock: AnyLock, waits: threading.Semaphore, *others: Any) -> Iterator[An
 
 
 def a_lock() -> tuple[OwnedLock, threading.Semaphore]:
-    waits = threading.Semaphore(0)
-    return OwnedLock("door", waits.release), waits
+    def on_wait() -> None:
+        assert threading.current_thread() in [one.thread for one in lock.waiters()]
+        waits.release()
+
+    lock, waits = OwnedLock("door", on_wait), threading.Semaphore(0)
+    return lock, waits
 
 
 def test_an_owned_lock_knows_who_holds_it_and_where() -> None:
@@ -110,6 +114,27 @@ def test_who_does_not_want_to_wait_does_not() -> None:
     assert not waits.acquire(blocking=False)
     assert lock.acquire(blocking=False)
     lock.release()
+
+
+@pytest.mark.parametrize("lock", [OwnedLock("door"), ProfiledLock("door", Profile())])
+def test_what_the_next_owner_notes_is_not_lost(
+    lock: AnyLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = lock._lock
+
+    def release_and_let_another_in() -> None:
+        inner.release()
+        assert pool.submit(lock.acquire).result(LIMIT)
+
+    slow = types.SimpleNamespace(
+        acquire=inner.acquire, release=release_and_let_another_in
+    )
+    with ThreadPoolExecutor(1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(lock, "_lock", slow)
+            with lock:
+                pass
+        pool.submit(lock.release).result(LIMIT)
 
 
 def test_an_owned_lock_is_released_by_its_owner_alone() -> None:
