@@ -529,6 +529,7 @@ def test_a_task_awaits_all_that_it_has_combined() -> None:
             awaited = [part for part in parts if graph[part].awaited_by == {task}]
             assert awaited == parts[:n_found]
             assert graph[task].awaited_by == frozenset()
+            assert "Event.wait" not in graph[task].stack  # which is another task's
             if function is not shield:
                 same_as_asyncio(graph)
             await end(task, *parts)
