@@ -957,6 +957,7 @@ def test_who_is_interrupted_does_not_wait_for_the_rest() -> None:
     with pytest.raises(LookupError):
         interrupt()
     assert not go_on.is_set()
+    assert vars(records)["_joincancelled"]  # nor does the program, at its end
     go_on.set()
     records.put(None)  # the listener's end
     left = set(threading.enumerate()) - before
