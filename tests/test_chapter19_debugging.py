@@ -19,6 +19,7 @@ import types
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, NoReturn
@@ -914,8 +915,10 @@ def test_what_is_written_in_pieces_is_torn(tmp_path: Path, start_method: str) ->
 def test_who_opens_a_file_anew_writes_over_the_others(
     tmp_path: Path, start_method: str
 ) -> None:
-    log = logs.without_a_queue(logs.log_from_the_start, tmp_path / "log", 3, 7)
+    file = tmp_path / "log"
+    log = logs.without_a_queue(logs.log_from_the_start, file, 3, 7)
     assert log == Log(7, 7, 14, True)
+    assert len({line.split()[0] for line in file.read_text().splitlines()}) == 1
 
 
 def test_a_traceback_stays_with_its_record(root: logging.Logger) -> None:
@@ -1061,6 +1064,8 @@ def test_a_wait_is_divided_among_those_who_had_the_lock() -> None:
         use("M", "B", 6, 8, 9),
         use("L", "D", 10, 10, 11, waited=False),
         use("L", "A", 10.5, 11, 12),
+        use("N", "A", 0, 0, 4, waited=False),
+        use("N", "B", 4, 5, 6),  # the clock is too coarse to tell how long for A
     ]
     expected = {
         ("L", "B", "A"): Total(1, 3),
@@ -1068,16 +1073,21 @@ def test_a_wait_is_divided_among_those_who_had_the_lock() -> None:
         ("L", "C", "B"): Total(1, 2),
         ("M", "B", "A"): Total(1, 2),
         ("L", "A", "D"): Total(1, 0.5),
+        ("N", "B", "A"): Total(1, 0),
     }
     totals = profiled.blame(reversed(uses), by=lambda use: use.who)
     assert totals == expected
-    assert [one.seconds for one in totals.values()] == [3, 2, 2, 2, 0.5]
+    assert [one.seconds for one in totals.values()] == [3, 2, 2, 2, 0.5, 0]
     by_function = {
         (lock, f"f_{waiter}", f"f_{holder}"): total
         for (lock, waiter, holder), total in expected.items()
     }
     assert profiled.blame(uses) == by_function
-    assert profiled.by_lock(uses) == {"L": (5, Total(3, 8.5)), "M": (2, Total(1, 2))}
+    assert profiled.by_lock(uses) == {
+        "L": (5, Total(3, 8.5)),
+        "M": (2, Total(1, 2)),
+        "N": (2, Total(1, 1)),
+    }
     assert profiled.blame([]) == {}
     assert profiled.by_lock([]) == {}
 
@@ -1272,9 +1282,16 @@ def test_everybody_waits_however_short_the_report_is(
 ) -> None:
     monkeypatch.setattr(contention, "FORMATTING", 0)
     monkeypatch.setattr(contention, "WRITING", 0)
+    transfer = contention.Bank.transfer
+
+    def come_late(bank: contention.Bank) -> None:
+        time.sleep(0.005)
+        transfer(bank)
+
+    monkeypatch.setattr(contention.Bank, "transfer", come_late)
     profile = Profile()
-    contention.Bank(profile, copies=False).work(50)
-    contention.check(profile, 50)
+    contention.Bank(profile, copies=False).work(10)
+    contention.check(profile, 10)
 
 
 def by_functions(profile: Profile) -> dict[tuple[str, str], Total]:
@@ -1297,6 +1314,7 @@ def test_a_thread_that_fails_is_told_and_ends_the_others(
     monkeypatch: pytest.MonkeyPatch, copies: bool, method: str
 ) -> None:
     def fail(_: contention.Bank) -> NoReturn:
+        time.sleep(0.01)  # the others wait for this one by now
         raise LookupError("on purpose")
 
     monkeypatch.setattr(contention.Bank, method, fail)
@@ -1311,6 +1329,10 @@ def test_a_thread_that_fails_is_told_and_ends_the_others(
     [
         (lambda uses: uses[1:], "all clerks were to wait"),
         (lambda uses: [*uses, use("accounts", "A", 0, 0, 0)], "all clerks"),
+        (
+            lambda uses: [replace(one, function="audit") for one in uses],
+            r"'audit', 'audit'\): 3}",
+        ),
     ],
 )
 def test_another_profile_than_expected_is_told(
