@@ -4,18 +4,19 @@
 # ///
 """Hypothesis drives a queue, then the threads that share it, to the shortest failure.
 
-Two state machines draw their own tests, rule by rule, and shrink what fails to the
-least steps. The first calls a queue from one thread and compares it with a deque. It
-finds the ring that computes its size wrongly, and nothing else.
+First a state machine calls a queue from one thread, and compares it with a deque. Its
+rules and their order are drawn, and what fails is shrunk: a step is dropped as long as
+the test still fails. That finds the ring that computes its size wrongly, and no more.
 
-The second begins calls in threads, and says which of them goes on (see stage.py). A
-history is right if its calls, in an order that respects who had returned before whom,
-are those of a deque, and if none still waits that need not. Chapter 16 has that search
-for larger histories: linearizability.py.
+Then threads call the queue, and each step is drawn: a new call, or a thread that goes
+on (see stage.py). A history is right if its calls, in an order that respects who had
+returned before whom, are those of a deque, and if none still waits that need not.
+Chapter 16 has that search for larger histories: linearizability.py.
 
-Three wrong queues pass the first machine, and not the second. What it prints is the way
-to the fault in the fewest steps that Hypothesis has come down to. Shrinking is greedy:
-it drops a step, or a part of one, as long as the test still fails.
+Three wrong queues pass the first test, and not the second. Shrinking alone may end with
+more steps than are needed: to drop one of them, another would have to change. So the
+second test tries one step, then two, and so on. Hypothesis plays no sequence twice, and
+stops when there is no other one: the first fault found has the fewest steps.
 
 D. R. MacIver et al., "Hypothesis: a new approach to property-based testing", Journal of
 Open Source Software 4 (43), 2019.
@@ -41,7 +42,7 @@ Output:
         B put(2)   stops
         A goes on  returns
         B goes on  returns
-    BoundedQueue: no fault against the model, none with threads
+    BoundedQueue: no fault against the model, none in all 137 sequences of 6 steps
 """
 
 import argparse
@@ -49,29 +50,26 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, Full
 from typing import Any, cast
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
 from stage import Stage, StagedCondition
 
-MOST_AT_ONCE = 2  # threads that one rule concerns
-STEPS = 10  # rules in one run, at most
-MOST_CALLS = MOST_AT_ONCE * STEPS
-RUNS = 80  # of a machine, unless one fails
+STEPS, RUNS = 10, 80  # calls in a run against the model, and runs
+STEPS_OF_THREADS = 6
+MOST_SEQUENCES = 1000  # of them; more than there are
 
 MakeCondition = Callable[["threading.Lock"], threading.Condition]
 
@@ -209,8 +207,8 @@ def takes_effect(
 def is_right(calls: Sequence[Call], capacity: int, quiet: bool) -> bool:
     """Tell whether a history is one of a queue of this capacity.
 
-    That is if its calls that have returned are linearizable. A call that has not has
-    done nothing yet.
+    That is if its calls that have returned are linearizable. One that has not returned
+    must have had no effect yet; so a call's effect must be in its last critical section.
 
     Args:
         quiet: nobody can go on. Then no call may be left that need not wait.
@@ -278,56 +276,50 @@ class AgainstModel(RuleBasedStateMachine):
     def _compare(self, what: str, call: Callable[..., Any], expected: Any) -> None:
         try:
             result = call(block=False)
-        except (Empty, Full) as error:
+        except Exception as error:
             result = type(error)
         self._steps.append(what)
         if result != expected:
             raise FaultFoundError(f"{what} is {result}, not {expected}", self._steps)
 
 
-class OfThreads(RuleBasedStateMachine):
-    """Lets threads call a queue, chooses who goes on, and looks at the history."""
+class OfThreads:
+    """Lets threads call a queue, one step of one thread at a time.
 
-    def __init__(
-        self, queue_type: type[BoundedQueue], capacity: int, pool: ThreadPoolExecutor
-    ) -> None:
-        super().__init__()
-        self._stage = Stage(pool)
+    After each step it looks at the history.
+    """
+
+    def __init__(self, queue_type: type[BoundedQueue], capacity: int) -> None:
+        self._stage = Stage()
         self._queue = queue_type(capacity, partial(StagedCondition, self._stage))
         self._capacity = capacity
         self._calls: list[Call] = []
         self._steps: list[str] = []
 
-    @rule(n=st.integers(1, MOST_AT_ONCE))
-    def put(self, n: int) -> None:
-        for _ in range(n):
+    def possible(self) -> list[str]:
+        """Return what can come next: a new call, or a thread that goes on."""
+        return ["put", "get", *self._stage.able]
+
+    def do(self, step: str) -> None:
+        """Take one of the possible steps.
+
+        Raises:
+            FaultFoundError: it shows a fault.
+        """
+        if step == "put":
             self._invoke(1 + sum(call.item is not None for call in self._calls))
-
-    @rule(n=st.integers(1, MOST_AT_ONCE))
-    def get(self, n: int) -> None:
-        for _ in range(n):
+        elif step == "get":
             self._invoke(None)
-
-    @precondition(lambda self: self._stage.able)
-    @rule(threads=st.runner().flatmap(lambda self: self.some_that_are_able()))
-    def go_on(self, threads: Sequence[str]) -> None:
-        for thread in threads:
-            call = next(call for call in self._calls if call.thread == thread)
-            self._step(call, "goes on", partial(self._stage.go_on, thread))
-
-    def some_that_are_able(self) -> st.SearchStrategy[list[str]]:
-        able = st.sampled_from(tuple(self._stage.able))
-        return st.lists(able, min_size=1, max_size=MOST_AT_ONCE, unique=True)
-
-    @invariant()
-    def history_is_right(self) -> None:
+        else:
+            call = next(call for call in self._calls if call.thread == step)
+            self._step(call, "goes on", partial(self._stage.go_on, step))
         if not is_right(self._calls, self._capacity, quiet=False):
             raise FaultFoundError("no order explains what was returned", self._steps)
         quiet = not self._stage.able
         if quiet and not is_right(self._calls, self._capacity, quiet):
             raise FaultFoundError("a call waits that need not", self._steps)
 
-    def teardown(self) -> None:
+    def close(self) -> None:
         self._stage.close()
 
     def _invoke(self, item: int | None) -> None:
@@ -361,32 +353,55 @@ class OfThreads(RuleBasedStateMachine):
         self._steps.append(f"{call.thread} {what:8} {then}{woken}")
 
 
-def find_fault(
-    machine: Callable[[], RuleBasedStateMachine], runs: int = RUNS
-) -> FaultFoundError | None:
-    """Let a machine look for a fault; return it, shrunk, or None.
+THE_SAME_EACH_TIME = settings(
+    max_examples=RUNS,
+    stateful_step_count=STEPS,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    report_multiple_bugs=False,
+    phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+)
 
-    Args:
-        machine: makes a new one for each run.
-        runs: how many at most. They are the same each time.
-    """
-    the_same_each_time = settings(
-        max_examples=runs,
-        stateful_step_count=STEPS,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        report_multiple_bugs=False,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
+
+def fault_against_model(
+    queue_type: type[BoundedQueue], capacity: int
+) -> FaultFoundError | None:
+    """Let RUNS runs of a state machine look for a fault; return it, shrunk, or None."""
+    machine = cast("type[AgainstModel]", partial(AgainstModel, queue_type, capacity))
     try:
-        run_state_machine_as_test(
-            cast("type[RuleBasedStateMachine]", machine), settings=the_same_each_time
-        )
+        run_state_machine_as_test(machine, settings=THE_SAME_EACH_TIME)
     except FaultFoundError as fault:
         return fault
     return None
+
+
+def fault_with_threads(
+    queue_type: type[BoundedQueue], capacity: int, n_steps: int
+) -> tuple[FaultFoundError | None, int]:
+    """Look for a fault in sequences of steps of threads.
+
+    Returns:
+        The fault, shrunk, or None; and how many sequences of `n_steps` had none.
+    """
+    had_none: set[tuple[str, ...]] = set()
+
+    @settings(THE_SAME_EACH_TIME, max_examples=MOST_SEQUENCES)
+    @given(st.data())
+    def play(data: st.DataObject) -> None:
+        steps: list[str] = []
+        with closing(OfThreads(queue_type, capacity)) as threads:
+            for _ in range(n_steps):
+                steps.append(data.draw(st.sampled_from(threads.possible())))
+                threads.do(steps[-1])
+        had_none.add(tuple(steps))
+
+    try:
+        play()
+    except FaultFoundError as fault:
+        return fault, len(had_none)
+    return None, len(had_none)
 
 
 @contextmanager
@@ -402,20 +417,24 @@ def nothing_left_behind() -> Iterator[None]:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
-    with nothing_left_behind(), ThreadPoolExecutor(MOST_CALLS) as pool:
-        for queue_type, capacity in (*WRONG, (BoundedQueue, 2)):
-            machine, finder = partial(AgainstModel, queue_type, capacity), "a model"
-            fault = find_fault(machine)
+    with nothing_left_behind():
+        for queue_type, capacity in WRONG:
+            fault, finder = fault_against_model(queue_type, capacity), "a model"
+            for n_steps in range(1, STEPS_OF_THREADS + 1):
+                if fault is None:
+                    fault, _ = fault_with_threads(queue_type, capacity, n_steps)
+                    finder = "threads"
             if fault is None:
-                finder = "threads"
-                fault = find_fault(partial(OfThreads, queue_type, capacity, pool))
-            if (fault is None) != (queue_type is BoundedQueue):
-                raise SystemExit(f"{queue_type.__name__}: {fault}")
-            if fault is not None:
-                print(f"{queue_type.__name__}, found by {finder}: {fault}")
-                for step in fault.steps:
-                    print(f"    {step}")
-    print("BoundedQueue: no fault against the model, none with threads")
+                raise SystemExit(f"{queue_type.__name__} was to be found wrong")
+            print(f"{queue_type.__name__}, found by {finder}: {fault}")
+            for step in fault.steps:
+                print(f"    {step}")
+        fault = fault_against_model(BoundedQueue, 2)
+        with_threads, n = fault_with_threads(BoundedQueue, 2, STEPS_OF_THREADS)
+        if fault or with_threads:
+            raise SystemExit(f"BoundedQueue: {fault or with_threads}")
+    in_all = f"in all {n} sequences of {STEPS_OF_THREADS} steps"
+    print(f"BoundedQueue: no fault against the model, none {in_all}")
 
 
 if __name__ == "__main__":

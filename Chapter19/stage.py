@@ -23,7 +23,6 @@ Output:
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -38,17 +37,13 @@ class PlayIsOverError(BaseException):
 class Stage:
     """Runs one thread at a time, from one synchronisation to the next.
 
-    Args:
-        pool: has a thread for each call that is begun.
-
     Attributes:
         current: the thread whose turn it is.
         able: those that can go on. Others wait for a condition, or have ended.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._futures: list[Future[None]] = []
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
         # Only who has the turn uses what follows; the queues hand it over.
         self.current = ""
         self.able: list[str] = []
@@ -73,7 +68,10 @@ class Stage:
                 self._back.put(None)
 
         gate = self._gates[name] = SimpleQueue()
-        self._futures.append(self._pool.submit(work))
+        # A daemon: one that never stops must not keep the program from its end.
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
         self.able.append(name)
         self.go_on(name)
 
@@ -110,11 +108,12 @@ class Stage:
             raise PlayIsOverError
 
     def close(self) -> None:
-        """End all calls. They are waited for."""
+        """End all calls; wait for them, LIMIT seconds each at most."""
         self._is_closed = True
         for gate in self._gates.values():
             gate.put(False)
-        wait(self._futures)
+        for thread in self._threads:
+            thread.join(LIMIT)
 
 
 class StagedCondition(threading.Condition):
@@ -142,6 +141,7 @@ class StagedCondition(threading.Condition):
         return True
 
     def notify(self, n: int = 1) -> None:
+        super().notify(n)  # nobody really waits; this raises if the lock is not held
         for _ in range(min(n, len(self._sleepers))):
             self._stage.able.append(self._sleepers.popleft())
 
@@ -152,7 +152,7 @@ class StagedCondition(threading.Condition):
 def main() -> None:
     items: list[str] = []
     got: dict[str, str] = {}
-    with ThreadPoolExecutor(4) as pool, closing(Stage(pool)) as stage:
+    with closing(Stage()) as stage:
         not_empty = StagedCondition(stage, threading.Lock())
 
         def get(name: str) -> None:

@@ -8,7 +8,7 @@ import queue
 import random
 import socket
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -24,16 +24,15 @@ import faulty_socket
 import pytest
 from example16_stateful_property_tests import (
     WRONG,
-    AgainstModel,
     BoundedQueue,
     Call,
     CheckThenAct,
     FaultFoundError,
-    IfForWhile,
     OfThreads,
     TooFewWakeUps,
     WrongSize,
-    find_fault,
+    fault_against_model,
+    fault_with_threads,
     is_right,
 )
 from example17_virtual_clock import NothingCanHappenError, VirtualClockLoop, run
@@ -77,14 +76,14 @@ def first_use_of_hypothesis() -> None:
     Without that, and outside of `given`, it warns on Python 3.15.
     """
     gc.unfreeze()
-    assert find_fault(partial(AgainstModel, BoundedQueue, 1), runs=1) is None
+    assert fault_against_model(BoundedQueue, 1) is None
     gc.freeze()
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with no_thread_is_left(), ThreadPoolExecutor(20) as pool:
-        yield pool
+def stage() -> Iterator[Stage]:
+    with no_thread_is_left(), closing(Stage()) as stage:
+        yield stage
 
 
 @pytest.mark.parametrize("script", [faults, faulty_socket])
@@ -101,66 +100,76 @@ def test_what_is_shown_does_not_take_real_time(
 # -- a stage for threads
 
 
-def test_a_thread_stops_where_it_waits_and_before_it_enters_again(
-    pool: ThreadPoolExecutor,
-) -> None:
+def test_a_thread_stops_where_it_waits_and_before_it_enters_again(stage: Stage) -> None:
     log: list[str] = []
-    with closing(Stage(pool)) as stage:
-        condition = StagedCondition(stage, threading.Lock())
+    condition = StagedCondition(stage, threading.Lock())
 
-        def work() -> None:
-            with condition:
-                log.append("in")
-                condition.wait()
-                log.append("woken")
-            with condition:
-                log.append("in again")
+    def work() -> None:
+        with condition:
+            log.append("in")
+            condition.wait()
+            log.append("woken")
+        with condition:
+            log.append("in again")
 
-        stage.begin("A", work)
-        assert (log, stage.able) == (["in"], [])
-        stage.begin("B", lambda: notify(condition, condition.notify_all))
-        assert (log, stage.able) == (["in"], ["A"])
-        stage.go_on("A")
-        assert (log, stage.able) == (["in", "woken"], ["A"])
-        stage.go_on("A")
-        assert (log, stage.able) == (["in", "woken", "in again"], [])
+    stage.begin("A", work)
+    assert (log, stage.able) == (["in"], [])
+    stage.begin("B", lambda: notify(condition, condition.notify_all))
+    assert (log, stage.able) == (["in"], ["A"])
+    stage.go_on("A")
+    assert (log, stage.able) == (["in", "woken"], ["A"])
+    stage.go_on("A")
+    assert (log, stage.able) == (["in", "woken", "in again"], [])
 
 
-def notify(condition: threading.Condition, call: Callable[[], None]) -> None:
+def notify(condition: threading.Condition, call: Callable[[], object]) -> None:
     with condition:
         call()
 
 
-def test_who_waits_longest_is_woken_first_and_only_as_many(
-    pool: ThreadPoolExecutor,
-) -> None:
-    with closing(Stage(pool)) as stage:
-        condition = StagedCondition(stage, threading.Lock())
-        for name in "ABC":
-            stage.begin(name, lambda: notify(condition, lambda: wait_once(condition)))
-        stage.begin("D", lambda: notify(condition, lambda: condition.notify(2)))
-        assert stage.able == ["A", "B"]
+def test_who_waits_longest_is_woken_first_and_only_as_many(stage: Stage) -> None:
+    condition = StagedCondition(stage, threading.Lock())
+    for name in "ABC":
+        stage.begin(name, lambda: notify(condition, condition.wait))
+    stage.begin("D", lambda: notify(condition, lambda: condition.notify(2)))
+    assert stage.able == ["A", "B"]
 
 
-def wait_once(condition: threading.Condition) -> None:
-    condition.wait()
+@pytest.mark.parametrize("method", ["wait", "notify", "notify_all"])
+def test_conditions_are_used_with_the_lock_held(stage: Stage, method: str) -> None:
+    condition = StagedCondition(stage, threading.Lock())
+    with pytest.raises(RuntimeError):
+        stage.begin("A", getattr(condition, method))
 
 
-def test_what_a_call_raises_is_raised_where_it_was_let_go_on(
-    pool: ThreadPoolExecutor,
-) -> None:
+def test_what_a_call_raises_is_raised_where_it_was_let_go_on(stage: Stage) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
-    with closing(Stage(pool)) as stage, pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):
         stage.begin("A", fail)
 
 
-def test_the_end_of_a_stage_ends_all_threads_even_those_that_enter_once_more(
-    pool: ThreadPoolExecutor,
+def test_a_thread_that_does_not_stop_is_told_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("stage.LIMIT", 0.05)
+    may_end = threading.Event()
+    with no_thread_is_left():
+        with (
+            pytest.raises(TimeoutError, match=r"A has not stopped in 0\.05 s"),
+            closing(Stage()) as stage,
+        ):
+            stage.begin("A", may_end.wait)
+        (thread,) = stage._threads
+        assert thread.is_alive()
+        may_end.set()
+        thread.join(LIMIT)
+
+
+def test_the_end_of_a_stage_ends_all_threads_even_those_that_enter_once_more() -> None:
     ended: list[str] = []
-    stage = Stage(pool)
+    stage = Stage()
     condition = StagedCondition(stage, threading.Lock())
 
     def work(name: str) -> None:
@@ -172,9 +181,10 @@ def test_the_end_of_a_stage_ends_all_threads_even_those_that_enter_once_more(
             with condition:
                 condition.wait()
 
-    for name in "ABC":
-        stage.begin(name, partial(work, name))
-    stage.close()
+    with no_thread_is_left():
+        for name in "ABC":
+            stage.begin(name, partial(work, name))
+        stage.close()
     assert sorted(ended) == ["A", "B", "C"]
 
 
@@ -222,93 +232,71 @@ def test_nobody_waits_who_need_not_once_all_is_quiet(calls: list[Any]) -> None:
     assert not is_right(history(*calls), 1, quiet=True)
 
 
-def replayed(
-    queue_type: type[BoundedQueue],
-    capacity: int,
-    pool: ThreadPoolExecutor,
-    steps: Sequence[str],
+def possible_after(
+    steps: Sequence[str], queue_type: type[BoundedQueue], capacity: int
 ) -> list[str]:
     """Do steps such as "put", "get" and "A"; return those that can come next.
 
     Raises:
         FaultFoundError: they show a fault.
     """
-    machine: Any = OfThreads(queue_type, capacity, pool)
-    try:
+    with closing(OfThreads(queue_type, capacity)) as threads:
         for step in steps:
-            if step in {"put", "get"}:
-                getattr(machine, step)(n=1)
-            else:
-                machine.go_on(threads=[step])
-            machine.history_is_right()
-        return ["put", "get", *machine._stage.able]
-    finally:
-        machine.teardown()
+            threads.do(step)
+        return threads.possible()
 
 
-def least_steps(
-    queue_type: type[BoundedQueue], capacity: int, pool: ThreadPoolExecutor, most: int
-) -> int | None:
-    """Try all sequences of steps, the short ones first; None if none shows a fault."""
+def sequences(
+    queue_type: type[BoundedQueue], capacity: int, most: int
+) -> Iterator[tuple[str, ...]]:
+    """Yield all sequences of at most so many steps, the short ones first.
+
+    Raises:
+        FaultFoundError: the next one shows a fault.
+    """
     left: deque[tuple[str, ...]] = deque([()])
     while left:
         steps = left.popleft()
-        try:
-            following = replayed(queue_type, capacity, pool, steps)
-        except FaultFoundError:
-            return len(steps)
+        following = possible_after(steps, queue_type, capacity)
+        yield steps
         if len(steps) < most:
             left.extend((*steps, step) for step in following)
-    return None
 
 
 @pytest.mark.parametrize(("queue_type", "capacity"), WRONG[1:])
 def test_threads_find_what_the_model_does_not_in_the_least_steps(
-    queue_type: type[BoundedQueue], capacity: int, pool: ThreadPoolExecutor
+    queue_type: type[BoundedQueue], capacity: int
 ) -> None:
-    assert find_fault(partial(AgainstModel, queue_type, capacity)) is None
-    fault = find_fault(partial(OfThreads, queue_type, capacity, pool))
+    assert fault_against_model(queue_type, capacity) is None
+    with pytest.raises(FaultFoundError) as raised:
+        deque(sequences(queue_type, capacity, most=6), maxlen=0)
+    n_steps = len(raised.value.steps)
+    assert fault_with_threads(queue_type, capacity, n_steps - 1)[0] is None
+    fault, _ = fault_with_threads(queue_type, capacity, n_steps)
     assert fault is not None
-    steps = len(fault.steps)
-    assert steps == least_steps(queue_type, capacity, pool, steps)
-
-
-@pytest.mark.parametrize("capacity", [1, 2])
-def test_no_short_sequence_shows_a_fault_of_the_right_queue(
-    capacity: int, pool: ThreadPoolExecutor
-) -> None:
-    assert least_steps(BoundedQueue, capacity, pool, 5) is None
+    assert (str(fault), fault.steps) == (str(raised.value), raised.value.steps)
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3])
-def test_machines_pass_the_right_queue(capacity: int, pool: ThreadPoolExecutor) -> None:
-    assert find_fault(partial(AgainstModel, BoundedQueue, capacity), 30) is None
-    assert find_fault(partial(OfThreads, BoundedQueue, capacity, pool), 30) is None
+def test_the_right_queue_passes_in_all_sequences(capacity: int) -> None:
+    lengths = Counter(map(len, sequences(BoundedQueue, capacity, most=5)))
+    with no_thread_is_left():
+        assert fault_with_threads(BoundedQueue, capacity, 5) == (None, lengths[5])
+    assert fault_against_model(BoundedQueue, capacity) is None
 
 
-def test_all_runs_are_the_same_each_time(pool: ThreadPoolExecutor) -> None:
-    def runs() -> list[list[str]]:
-        machines: list[OfThreads] = []
-
-        def machine() -> OfThreads:
-            machines.append(OfThreads(IfForWhile, 1, pool))
-            return machines[-1]
-
-        assert find_fault(machine) is not None
-        return [one._steps for one in machines]
-
-    assert runs() == runs()
-
-
-def test_a_queue_that_raises_is_found(pool: ThreadPoolExecutor) -> None:
+def test_a_queue_that_raises_is_found() -> None:
     class Raises(BoundedQueue):
         def get(self, block: bool = True) -> int | None:
             raise ZeroDivisionError
 
-    fault = find_fault(partial(OfThreads, Raises, 1, pool))
+    fault, _ = fault_with_threads(Raises, 1, 2)
     assert fault is not None
     assert "ZeroDivisionError" in str(fault)
     assert fault.steps == ["A get()    raises"]
+    fault = fault_against_model(Raises, 1)
+    assert fault is not None
+    assert "ZeroDivisionError" in str(fault)
 
 
 class SwapsTwo(BoundedQueue):
@@ -336,7 +324,7 @@ class NeverFull(BoundedQueue):
 def test_the_model_finds_what_shows_in_one_thread(
     queue_type: type[BoundedQueue], capacity: int
 ) -> None:
-    assert find_fault(partial(AgainstModel, queue_type, capacity)) is not None
+    assert fault_against_model(queue_type, capacity) is not None
 
 
 def test_the_queue_works_with_real_conditions() -> None:
@@ -354,15 +342,17 @@ def test_hypothesis_leaves_nothing_behind(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with stateful.nothing_left_behind():
-        assert find_fault(partial(AgainstModel, WrongSize, 1)) is not None
+        assert fault_against_model(WrongSize, 1) is not None
     assert not list(tmp_path.iterdir())
 
 
-def test_check_then_act_and_too_few_wake_ups_need_their_capacity(
-    pool: ThreadPoolExecutor,
+@pytest.mark.parametrize(
+    ("queue_type", "capacity"), [(TooFewWakeUps, 1), (CheckThenAct, 2)]
+)
+def test_two_of_the_faults_need_their_capacity(
+    queue_type: type[BoundedQueue], capacity: int
 ) -> None:
-    assert least_steps(TooFewWakeUps, 1, pool, 5) is None
-    assert least_steps(CheckThenAct, 2, pool, 5) is None
+    assert len(list(sequences(queue_type, capacity, most=5))) > 50
 
 
 # -- the virtual clock
