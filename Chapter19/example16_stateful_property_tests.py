@@ -208,7 +208,7 @@ def is_right(calls: Sequence[Call], capacity: int, quiet: bool) -> bool:
     """Tell whether a history is one of a queue of this capacity.
 
     That is if its calls that have returned are linearizable. One that has not returned
-    must have had no effect yet; so a call's effect must be in its last critical section.
+    must have had no effect yet: a call is to take effect in its last critical section.
 
     Args:
         quiet: nobody can go on. Then no call may be left that need not wait.

@@ -163,6 +163,7 @@ def test_a_thread_that_does_not_stop_is_told_and_not_waited_for(
             stage.begin("A", may_end.wait)
         (thread,) = stage._threads
         assert thread.is_alive()
+        assert thread.daemon  # the program may end
         may_end.set()
         thread.join(LIMIT)
 
@@ -363,7 +364,7 @@ async def now() -> float:
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=8))
-@example([0.8, 3.6])  # 0.8 + (3.6 - 0.8) is not 3.6
+@example([0.3, 0.9])  # 0.3 + (0.9 - 0.3) is more than 0.9
 def test_time_is_that_of_the_timers_and_all_come_in_order(delays: list[float]) -> None:
     async def main() -> list[tuple[float, float]]:
         woken: list[tuple[float, float]] = []
@@ -697,6 +698,13 @@ def test_a_send_that_is_late_does_not_delay_a_recv() -> None:
         assert (stream.recv(9), clock.now()) == (b"abc", 10)
 
 
+def test_what_is_repeated_comes_whole_from_a_stream_that_takes_little() -> None:
+    inner, peer = pair(Plan(sent=(Pass(1), Pass(1))))
+    with closing(FaultySocket(inner, Plan(sent=(Repeat(),)))) as stream, peer:
+        assert stream.send(b"xyz") == 3
+        assert receive(peer, 6) == b"xyzxyz"
+
+
 def test_what_is_repeated_in_part_is_not_lost() -> None:
     stream, peer = pair(Plan((Repeat(), Repeat())))
     with closing(stream), peer:
@@ -831,6 +839,13 @@ def test_a_deadline_that_has_passed_asks_for_no_more_bytes() -> None:
         assert reader.line(99) == "abc"  # what has come is not lost
 
 
+def test_a_deadline_of_now_is_over() -> None:
+    clock = Clock()
+    stream, peer = pair(Plan(), clock.sleep)
+    with closing(stream), peer, pytest.raises(TimeoutError):
+        LineReader(stream, clock.now).line(clock.now())
+
+
 def test_damage_to_a_message_is_seen() -> None:
     message = sealed(12, 345).decode().rstrip("\n")
     assert opened(message) == (12, 345)
@@ -868,6 +883,11 @@ def test_the_mended_client_is_right_whatever_the_plans(drawn: list[Plan]) -> Non
 @pytest.mark.parametrize("fault", [Drop(), Reset()])
 def test_an_answer_that_is_lost_makes_the_broken_client_pay_twice(fault: Fault) -> None:
     assert play(ClientBroken, [Plan((fault,))])[0] == "has 223"
+
+
+def test_a_drip_does_not_hold_the_mended_client_longer_than_its_patience() -> None:
+    drip = Plan((Pass(1, seconds=9),) * 20)
+    assert play(ClientMended, [drip]) == (faults.RIGHT, faulty_socket.PATIENCE)
 
 
 def test_whoever_never_gets_through_is_told_so() -> None:
