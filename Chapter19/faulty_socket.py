@@ -298,8 +298,8 @@ def read_split(
     Returns:
         None if that is no UTF-8.
     """
-    ours, theirs = socket.socketpair()
     plan = Plan(received=tuple(Pass(n) for n in pieces))
+    ours, theirs = socket.socketpair()
     with theirs, closing(FaultySocket(ours, plan, sleep=lambda _: None)) as stream:
         theirs.sendall(data)
         theirs.shutdown(socket.SHUT_WR)
