@@ -24,9 +24,9 @@ Try:  --workers 4
 Output:
     Python <version>, GIL <gil>, <cores> cores
     pytest <version>, pytest-xdist <version>
-    one after another     11 tests   0.81 s   1.00x  failed: LargeValues.test_wrong
-    2 threads             11 tests   0.65 s   1.25x  failed: LargeValues.test_wrong
-    2 processes of xdist  11 tests   4.19 s   0.19x  failed: LargeValues.test_wrong
+    one after another     11 tests   0.50 s   1.00x  failed: LargeValues.test_wrong
+    2 threads             11 tests   0.31 s   1.61x  failed: LargeValues.test_wrong
+    2 processes of xdist  11 tests   1.26 s   0.40x  failed: LargeValues.test_wrong
     the same tests, the same results, the same failure, in three ways
 """
 

@@ -21,13 +21,13 @@ Try:  --bound 1
 Output:
                            broken: fails with                 mended: no schedule
     bug                    preemptions  an error        in     fails, known in
-    lost update                      1  AssertionError    4 ms              7 ms
-    check then act                   1  AssertionError    4 ms             12 ms
-    opposite lock order              1  DeadlockError     2 ms              7 ms
-    iterate while growing            1  RuntimeError      3 ms              5 ms
-    peterson                         2  AssertionError   56 ms            330 ms
-    no while around wait             1  IndexError       14 ms            182 ms
-    lost wake up                     1  DeadlockError     1 ms             10 ms
+    lost update                      1  AssertionError    4 ms             12 ms
+    check then act                   1  AssertionError    2 ms             19 ms
+    opposite lock order              1  DeadlockError     3 ms             11 ms
+    iterate while growing            1  RuntimeError      2 ms              8 ms
+    peterson                         2  AssertionError   59 ms            371 ms
+    no while around wait             1  IndexError       14 ms            323 ms
+    lost wake up                     1  DeadlockError     2 ms             19 ms
     no while around wait: A gets, B replaces
       A  with self.not_empty:
       A  if not self.items:

@@ -22,10 +22,10 @@ Output:
     stress: two threads, 100,000 operations each
                      stress:               explored:
     race             go wrong          in  found in    go wrong
-    lost update       0.000 %       64 ms      3 ms        22 %
-      with a call    12.757 %       93 ms      2 ms        27 %
-    check, then act   0.000 %       43 ms      6 ms        27 %
-      with a call     0.000 %       72 ms      9 ms        44 %
+    lost update       0.000 %       44 ms      5 ms        22 %
+      with a call    24.137 %       70 ms      4 ms        27 %
+    check, then act   0.000 %       70 ms      4 ms        27 %
+      with a call     0.000 %       78 ms      4 ms        44 %
     stress may miss each of them; a systematic search finds them all
 """
 

@@ -25,16 +25,16 @@ Try:  --plot contention.png
 
 Output:
     threads                  taken   waits      waited
-      accounts                  18      12     69.2 ms
+      accounts                  18      12     70.4 ms
       journal                   12       0      0.0 ms
-      transfer for report               12     61.8 ms
-      transfer for transfer              6      6.6 ms
+      transfer for report               12     62.4 ms
+      transfer for transfer              6      6.7 ms
     tasks                    taken   waits      waited
-      accounts                  18      12    123.0 ms
+      accounts                  18      12     79.4 ms
       journal                   12       0      0.0 ms
-      transfer for report               12    105.3 ms
-      transfer for transfer              6     13.1 ms
-    nobody waits: Lock 0.46 µs, this one 5.10 µs
+      transfer for report               12     67.8 ms
+      transfer for transfer              6      8.1 ms
+    nobody waits: Lock 0.54 µs, this one 4.83 µs
     all wait for report, which formats under the lock; for one of a copy, none
 """
 
