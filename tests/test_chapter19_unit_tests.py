@@ -606,6 +606,14 @@ def test_other_results_fail_the_script(
         run_main(concurrent, monkeypatch)
 
 
+def test_a_failure_that_nobody_reports_fails_the_script(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(concurrent, "passed", lambda run: {concurrent.WRONG: True})
+    with pytest.raises(SystemExit, match="one after another: not the same results"):
+        run_main(concurrent, monkeypatch)
+
+
 def test_what_pytest_says_is_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> dict[str, bool]:
         raise RuntimeError("pytest could not run the tests")
