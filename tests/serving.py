@@ -81,12 +81,18 @@ def served(module: ModuleType) -> Iterator[tuple["subprocess.Popen[bytes]", int]
             process.kill()
 
 
+def complaints(err: bytes) -> str:
+    """Return what came on stderr, without the steps that a busy machine makes long.
+
+    asyncio's debug mode tells of these.
+    """
+    return re.sub(r"Executing <.+> took \d+\.\d+ seconds\r?\n", "", err.decode())
+
+
 def ends_in_order(process: "subprocess.Popen[bytes]") -> None:
     """Wait for the end after Ctrl-C; there may be nothing to complain about."""
     out, err = process.communicate(timeout=LIMIT)
-    # A busy machine makes steps long, which asyncio's debug mode tells.
-    err = re.sub(rb"Executing <.+> took \d+\.\d+ seconds\r?\n", b"", err)
-    told = process.returncode, out, err.decode()
+    told = process.returncode, out, complaints(err)
     assert told == (0, b"", ""), told
 
 

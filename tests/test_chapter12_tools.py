@@ -619,7 +619,7 @@ def test_in_one_order_nobody_is_refused() -> None:
 def test_a_lock_that_sees_no_cycle_fails_the_demonstration_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(knowing, "LIMIT", 0.2)
+    monkeypatch.setattr(knowing, "LIMIT", 1.0)
     monkeypatch.setattr(knowing, "SIZES", [2])
     monkeypatch.setattr(WaitGraph, "_cycle", lambda *_: [])
     monkeypatch.setattr(sys, "argv", ["script"])
