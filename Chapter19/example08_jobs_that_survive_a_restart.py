@@ -225,7 +225,7 @@ def ctrl_c_later() -> Iterator[None]:
                 signal.raise_signal(signal.SIGINT)
 
 
-def run_processes(*calls: Callable[[], None]) -> list[int | None]:
+def run_processes(*calls: Callable[[], object]) -> list[int | None]:
     """Make each call in a process of its own, all at once; return their exit codes."""
     processes: list[multiprocessing.Process] = []
     if sys.platform != "win32":

@@ -26,6 +26,7 @@ import example01_blocking_scheduler as blocking
 import example02_background_scheduler as background
 import example03_process_pool_jobs as in_processes
 import example04_cron_triggers as cron
+import example08_jobs_that_survive_a_restart as survive
 import example09_misfires_and_coalescing as misfires
 import example10_scheduler_from_scratch as scratch
 import pytest
@@ -45,8 +46,6 @@ from example10_scheduler_from_scratch import Clock, Scheduler, VirtualClock
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from in_process import no_thread_is_left, run_main
-
-survive: Any = pytest.importorskip("example08_jobs_that_survive_a_restart")
 
 LIMIT = 30.0  # seconds that a test waits for what must come
 
