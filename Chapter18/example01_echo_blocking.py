@@ -165,10 +165,14 @@ def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return options
 
 
-def listen_or_exit(number: int) -> socket.socket:
-    """Return a socket that listens on a port, or say why that cannot be had."""
+def listen_or_exit(number: int, backlog: int | None = None) -> socket.socket:
+    """Return a socket that listens on a port, or say why that cannot be had.
+
+    Args:
+        backlog: see `socket.create_server`.
+    """
     try:
-        return socket.create_server((HOST, number))
+        return socket.create_server((HOST, number), backlog=backlog)
     except OSError as error:
         raise SystemExit(f"port {number}: {error}") from None
 

@@ -31,7 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Protocol
 
-from example01_echo_blocking import options_of
+from example01_echo_blocking import listen_or_exit, options_of
 from example02_calculator import GREETING, MAX_DIGITS, Calculator
 from reactor import Connection, Reactor, RefusedError
 
@@ -99,14 +99,6 @@ def listen(port: int = 0) -> socket.socket:
         OSError: the port cannot be had.
     """
     return socket.create_server((HOST, port), backlog=BACKLOG)
-
-
-def listen_or_exit(port: int) -> socket.socket:
-    """Return a socket that listens on `port`, or say why that cannot be had."""
-    try:
-        return listen(port)
-    except OSError as error:
-        raise SystemExit(f"port {port}: {error}") from None
 
 
 class Server(Protocol):
@@ -234,7 +226,7 @@ def demonstrate(reactor: Reactor, address: tuple[str, int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options = options_of(parser)
-    listener = listen_or_exit(options.port)
+    listener = listen_or_exit(options.port, BACKLOG)
     reactor = Reactor(calculate, listener)
     if options.serve:
         serve_until_signal(reactor)

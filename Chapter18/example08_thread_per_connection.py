@@ -32,13 +32,13 @@ from contextlib import contextmanager
 from typing import Self
 
 from blocking_server import BlockingServer
-from example01_echo_blocking import is_readable, options_of
+from example01_echo_blocking import is_readable, listen_or_exit, options_of
 from example07_calculator_on_the_reactor import (
+    BACKLOG,
     HOST,
     PATIENCE,
     Server,
     listen,
-    listen_or_exit,
     serve_until_signal,
 )
 from reactor import Limits
@@ -147,7 +147,7 @@ def trickle(caller: Caller) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options = options_of(parser)
-    listener = listen_or_exit(options.port)
+    listener = listen_or_exit(options.port, BACKLOG)
     if options.serve:
         serve_until_signal(ThreadPerConnection(listener))
         return

@@ -36,10 +36,10 @@ from contextlib import ExitStack
 from queue import SimpleQueue
 
 from blocking_server import BlockingServer
-from example01_echo_blocking import options_of
+from example01_echo_blocking import listen_or_exit, options_of
 from example07_calculator_on_the_reactor import (
+    BACKLOG,
     listen,
-    listen_or_exit,
     serve_until_signal,
 )
 from example08_thread_per_connection import Caller, serving
@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=threads, default=32)
     options = options_of(parser)
-    n, listener = options.threads, listen_or_exit(options.port)
+    n, listener = options.threads, listen_or_exit(options.port, BACKLOG)
     if options.serve:
         serve_until_signal(ThreadPool(listener, n))
         return

@@ -37,12 +37,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any
 
-from example01_echo_blocking import options_of
+from example01_echo_blocking import listen_or_exit, options_of
 from example02_calculator import GREETING, Calculator
 from example07_calculator_on_the_reactor import (
     BACKLOG,
     listen,
-    listen_or_exit,
     serve_until_signal,
 )
 from example08_thread_per_connection import (
@@ -283,7 +282,7 @@ class StreamServer:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options = options_of(parser)
-    listener = listen_or_exit(options.port)
+    listener = listen_or_exit(options.port, BACKLOG)
     if options.serve:
         serve_until_signal(StreamServer(listener))
         return

@@ -53,12 +53,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
-from example01_echo_blocking import options_of
+from example01_echo_blocking import listen_or_exit, options_of
 from example02_calculator import MAX_LINE, Calculator
 from example07_calculator_on_the_reactor import (
+    BACKLOG,
     in_thread,
     listen,
-    listen_or_exit,
     serve_until_signal,
 )
 from http_parsing import HttpError, Need, Request, requests
@@ -468,7 +468,7 @@ def main() -> None:
     if options.directory and not options.serve:
         parser.error("--directory goes with --serve")
     if options.serve:
-        listener = listen_or_exit(options.port)
+        listener = listen_or_exit(options.port, BACKLOG)
         serve_until_signal(http_reactor(listener, Limits(), options.directory))
         return
     with tempfile.TemporaryDirectory() as name:
