@@ -129,6 +129,11 @@ def scheduler_with_processes(
     At the end of the block the jobs that the pool has got are waited for, and the
     others are dropped.
     Ctrl-C is left to this process, and waits while the pool starts or ends.
+
+    Args:
+        n_workers: processes. If jobs may end theirs, have but one on CPython 3.11. Its
+            pool forgets a second that is being started while it breaks, and the
+            program waits for that process at its end, for ever.
     """
 
     def on_end(event: JobExecutionEvent) -> None:
@@ -163,8 +168,6 @@ def scheduler_with_processes(
 def main() -> None:
     ends: SimpleQueue[tuple[str, Any]] = SimpleQueue()
     heard: set[str] = set()
-    # One process: a second that is being started while the pool breaks is forgotten by
-    # it (CPython 3.11), and waited for at the end of the program, for ever.
     with scheduler_with_processes(1, lambda *end: ends.put(end)) as scheduler:
 
         def end_of(job: Callable[..., object], name: str) -> object:

@@ -105,13 +105,13 @@ class FaultySocket:
         self._stream = stream
         self._received, self._sent = iter(plan.received), iter(plan.sent)
         self._sleep = sleep
-        self._timeout: float | None = None
+        self._timeout = math.inf
         self._late: Pass | None = None  # what was longer under way than a time-out
         self._again = b""  # what is to come once more
         self._is_silent = False
 
     def settimeout(self, seconds: float | None) -> None:
-        self._timeout = seconds
+        self._timeout = math.inf if seconds is None else seconds
         self._stream.settimeout(seconds)
 
     def recv(self, size: int) -> bytes:
@@ -127,7 +127,7 @@ class FaultySocket:
         self._late = None
         match fault:
             case Pass(at_most, seconds):
-                if self._timeout is not None and seconds > self._timeout:
+                if seconds > self._timeout:
                     self._late = Pass(at_most, seconds - self._timeout)
                 self._wait(seconds)
                 return self._read(min(at_most, size))
@@ -175,7 +175,7 @@ class FaultySocket:
         return self._stream.recv(size)
 
     def _wait(self, seconds: float) -> None:
-        if self._timeout is not None and seconds > self._timeout:
+        if seconds > self._timeout:
             self._sleep(self._timeout)
             raise TimeoutError("timed out")
         if seconds == math.inf:
