@@ -172,8 +172,7 @@ class Crowd:
         """
         clock, length = time.perf_counter, len(self._last)
         latencies: list[float] = []
-        begun = clock()
-        end = begun + seconds
+        end = clock() + seconds
         clients = [key.data for key in self._selector.get_map().values()]
         for client in clients:
             self._send(client, clock())
