@@ -43,7 +43,7 @@ STRICTLY = ["-X", "dev", "-W", "error", "-W", OF_SPAWNED]
 
 # In development mode asyncio tells of each step of a task that takes 0.1 s or more. A
 # busy machine makes any step that long; two seconds are the script's own fault.
-_SLOWED_DOWN = re.compile(r"^Executing <.*> took [01]\.\d+ seconds\n", re.MULTILINE)
+SLOWED_DOWN = re.compile(r"^Executing <.*> took [01]\.\d+ seconds\n", re.MULTILINE)
 
 # What asyncio tells of itself when Ctrl-C strikes its own code: half an event loop that
 # its clean-up does not expect; a future that is cancelled just before it gets a result.
@@ -164,7 +164,7 @@ def run_script(
         if status is not None and left:
             complaints.append(f"left running: {', '.join(left)}")
         stdout = _text(out_path)
-        stderr = _SLOWED_DOWN.sub("", _text(err_path))
+        stderr = SLOWED_DOWN.sub("", _text(err_path))
         files = sorted(
             path.relative_to(folder).as_posix()
             for path in (*current.rglob("*"), *temporary.rglob("*"))

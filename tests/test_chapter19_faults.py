@@ -661,9 +661,18 @@ def test_what_is_repeated_comes_twice() -> None:
         assert receive(peer, 6) == b"xyzxyz"
 
 
-def test_a_delay_longer_than_the_time_out_goes_on_in_the_next_call() -> None:
+@pytest.mark.parametrize(
+    ("received", "expected"),
+    [
+        ((Pass(seconds=25),), [(b"abc", 25)]),
+        ((Pass(1, 25), Pass(2, 9)), [(b"a", 25), (b"bc", 34)]),
+    ],
+)
+def test_what_is_late_goes_on_in_the_next_call_and_no_call_takes_too_long(
+    received: tuple[Pass, ...], expected: list[tuple[bytes, float]]
+) -> None:
     clock = Clock()
-    stream, peer = pair(Plan((Pass(seconds=25),)), clock.sleep)
+    stream, peer = pair(Plan(received), clock.sleep)
     with closing(stream), peer:
         peer.sendall(b"abc")
         stream.settimeout(10)
@@ -671,21 +680,7 @@ def test_a_delay_longer_than_the_time_out_goes_on_in_the_next_call() -> None:
             with pytest.raises(TimeoutError):
                 stream.recv(9)
         assert clock.now() == 20
-        assert stream.recv(9) == b"abc"
-        assert clock.now() == 25
-
-
-def test_no_call_takes_longer_than_its_time_out_whatever_is_late() -> None:
-    clock = Clock()
-    stream, peer = pair(Plan((Pass(1, 25), Pass(2, 9))), clock.sleep)
-    with closing(stream), peer:
-        peer.sendall(b"abc")
-        stream.settimeout(10)
-        for _ in range(2):
-            with pytest.raises(TimeoutError):
-                stream.recv(9)
-        assert (stream.recv(9), clock.now()) == (b"a", 25)
-        assert (stream.recv(9), clock.now()) == (b"bc", 34)
+        assert [(stream.recv(9), clock.now()) for _ in expected] == expected
 
 
 def test_a_send_that_is_late_does_not_delay_a_recv() -> None:
